@@ -1,0 +1,72 @@
+// The only allocator of the engine: 64-byte aligned float storage, on huge pages where it is large
+// enough for them to matter, and the scratch arena of a calling thread.
+#pragma once
+
+#include <cstddef>
+#include <utility>
+
+namespace fastgru {
+
+constexpr std::size_t kAlignment = 64;  // a cache line, and the widest vector
+
+// a * b, or std::length_error where it does not fit: sizes may come from a file or a user.
+std::size_t checked_product(std::size_t a, std::size_t b);
+
+constexpr std::size_t round_up(std::size_t n, std::size_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+// Owns `size` zeroed bytes.
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::size_t bytes);  // throws std::bad_alloc
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  void swap(Buffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
+  std::byte* data() const { return data_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// Hands out pieces of one block, first to last. Two passes over the same calls: one without a block
+// counts the bytes, one with it gives the addresses, so the layout is written down once.
+class Carver {
+ public:
+  Carver() = default;
+  explicit Carver(std::byte* block) : block_(block) {}
+
+  // `count` objects of T, kAlignment-aligned; nullptr while counting.
+  template <class T>
+  T* take(std::size_t count) {
+    const std::size_t at = used_;
+    used_ += round_up(checked_product(count, sizeof(T)), kAlignment);
+    return block_ ? reinterpret_cast<T*>(block_ + at) : nullptr;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::byte* block_ = nullptr;
+  std::size_t used_ = 0;
+};
+
+// The calling thread's scratch: at least `bytes`, valid until release_arena() or the thread's end.
+// Grown when a shape needs more than any before it; a repeated shape allocates nothing.
+std::byte* acquire_arena(std::size_t bytes);
+// Gives back what is over the 64 MiB that a thread may keep.
+void release_arena();
+
+}  // namespace fastgru

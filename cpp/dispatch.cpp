@@ -1,0 +1,69 @@
+#include "dispatch.hpp"
+
+#include <cstdlib>
+#include <stdexcept>
+
+namespace fastgru {
+namespace {
+
+struct Level {
+  const char* name;
+  bool (*supported)();
+  const KernelTable* (*kernels)();
+};
+
+// __builtin_cpu_supports also asks whether the operating system saves the registers (XCR0).
+constexpr Level kLevels[] = {
+#if defined(FASTGRU_HAVE_avx512)
+    {"avx512",
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+              __builtin_cpu_supports("fma");
+     },
+     avx512_kernels},
+#endif
+#if defined(FASTGRU_HAVE_avx2)
+    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); },
+     avx2_kernels},
+#endif
+    {"portable", [] { return true; }, portable_kernels},
+};
+
+std::string names(bool supported_only) {
+  std::string list;
+  for (const Level& level : kLevels)
+    if (!supported_only || level.supported())
+      list += (list.empty() ? "" : ", ") + std::string(level.name);
+  return list;
+}
+
+const KernelTable* find(const std::string& name, const std::string& source) {
+  for (const Level& level : kLevels) {
+    if (name != level.name) continue;
+    if (level.supported()) return level.kernels();
+    throw std::invalid_argument(source + ": this CPU does not support '" + name +
+                                "'; it supports " + names(true));
+  }
+  throw std::invalid_argument(source + ": unknown ISA '" + name + "'; this build has " +
+                              names(false));
+}
+
+}  // namespace
+
+std::vector<IsaLevel> isa_levels() {
+  std::vector<IsaLevel> levels;
+  for (const Level& level : kLevels) levels.push_back({level.name, level.supported()});
+  return levels;
+}
+
+const KernelTable* choose_kernels(const std::string& name) {
+  if (!name.empty()) return find(name, "isa");
+  const char* forced = std::getenv("FASTGRU_ISA");
+  if (forced && *forced) return find(forced, "FASTGRU_ISA");
+  for (const Level& level : kLevels)
+    if (level.supported()) return level.kernels();
+  throw std::logic_error("the portable kernels run everywhere");
+}
+
+}  // namespace fastgru

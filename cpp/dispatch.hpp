@@ -1,0 +1,24 @@
+// Which kernels a model runs: a priority list, asked once when a model is built. Nothing below this
+// tests a CPU feature. The only place that reads FASTGRU_ISA.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/table.hpp"
+
+namespace fastgru {
+
+struct IsaLevel {
+  const char* name;
+  bool supported;  // by this CPU and operating system
+};
+
+// Compiled into this build, best first.
+std::vector<IsaLevel> isa_levels();
+
+// The kernels of `name`; empty: of FASTGRU_ISA; that empty too: the best that runs here.
+// Throws std::invalid_argument for an unknown or unsupported name.
+const KernelTable* choose_kernels(const std::string& name);
+
+}  // namespace fastgru

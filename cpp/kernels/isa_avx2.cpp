@@ -1,0 +1,9 @@
+// The kernels for avx2. Compiled with its flags by add_isa(avx2); see Note [One symbol per ISA].
+#include "vec_avx2.hpp"
+//
+#include "gru_f32.hpp"
+
+const fastgru::KernelTable* fastgru::avx2_kernels() {
+  static constexpr KernelTable table = kernels<Vec>("avx2");
+  return &table;
+}

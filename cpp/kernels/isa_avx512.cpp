@@ -1,0 +1,10 @@
+// The kernels for avx512. Compiled with its flags by add_isa(avx512); see Note [One symbol per
+// ISA].
+#include "vec_avx512.hpp"
+//
+#include "gru_f32.hpp"
+
+const fastgru::KernelTable* fastgru::avx512_kernels() {
+  static constexpr KernelTable table = kernels<Vec>("avx512");
+  return &table;
+}

@@ -1,0 +1,10 @@
+// The kernels for portable. Compiled with its flags by add_isa(portable); see Note [One symbol per
+// ISA].
+#include "vec_portable.hpp"
+//
+#include "gru_f32.hpp"
+
+const fastgru::KernelTable* fastgru::portable_kernels() {
+  static constexpr KernelTable table = kernels<Vec>("portable");
+  return &table;
+}

@@ -1,0 +1,58 @@
+// Eight floats in a ymm register; needs AVX2 and FMA. Only isa_avx2.cpp may include this.
+#pragma once
+
+#if !defined(__AVX2__) || !defined(__FMA__)
+#error "vec_avx2.hpp compiled without AVX2 and FMA: sources using it belong in add_isa(avx2)"
+#endif
+
+#include <immintrin.h>
+
+#include <cstddef>
+
+#include "inline.hpp"
+
+namespace fastgru {
+namespace {
+
+struct Vec {
+  static constexpr int lanes = 8;
+  static constexpr int max_accumulators = 12;  // of 16 registers; 3 weights and 1 input remain
+  static constexpr int max_rows = 4;
+
+  __m256 v;
+
+  static FASTGRU_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static FASTGRU_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
+  static FASTGRU_INLINE Vec set(float x) { return {_mm256_set1_ps(x)}; }
+  FASTGRU_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n <= lanes
+    const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), index), v);
+  }
+};
+
+FASTGRU_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+FASTGRU_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+FASTGRU_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+FASTGRU_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+FASTGRU_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+// x, but no less than lo; NaN stays NaN (max and min return their second operand then).
+FASTGRU_INLINE Vec at_least(Vec x, Vec lo) { return {_mm256_max_ps(lo.v, x.v)}; }
+// x, but no more than hi; NaN stays NaN.
+FASTGRU_INLINE Vec at_most(Vec x, Vec hi) { return {_mm256_min_ps(hi.v, x.v)}; }
+FASTGRU_INLINE Vec abs(Vec x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
+// magnitude (whose sign bit must be clear) with the sign of `sign`
+FASTGRU_INLINE Vec with_sign_of(Vec magnitude, Vec sign) {
+  return {_mm256_or_ps(magnitude.v, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign.v))};
+}
+// 2^n of t = kRoundMagic + n, -126 <= n <= 128; n = 128 gives infinity. See math.hpp.
+FASTGRU_INLINE Vec pow2_of_rounded(Vec t) {
+  const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t.v), 23);
+  return {_mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(0x3f800000)))};
+}
+// Keeps a loaded value in a register: GCC otherwise folds one load into several FMAs, which cost
+// 25% at batch 2 and 3 (PERFORMANCE.md).
+FASTGRU_INLINE void pin(Vec& x) { __asm__("" : "+x"(x.v)); }
+
+}  // namespace
+}  // namespace fastgru

@@ -1,0 +1,58 @@
+// Sixteen floats in a zmm register; needs AVX-512 F, BW, DQ and VL. Only isa_avx512.cpp may include
+// this. Every operation gives the bits that its AVX2 namesake gives, see Note [Same bits].
+#pragma once
+
+#if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__)
+#error "vec_avx512.hpp compiled without AVX-512: sources using it belong in add_isa(avx512)"
+#endif
+
+#include <immintrin.h>
+
+#include <cstddef>
+
+#include "inline.hpp"
+
+namespace fastgru {
+namespace {
+
+struct Vec {
+  static constexpr int lanes = 16;
+  static constexpr int max_accumulators = 24;  // of 32 registers; 3 weights and inputs remain
+  static constexpr int max_rows = 8;
+
+  __m512 v;
+
+  static FASTGRU_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static FASTGRU_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
+  static FASTGRU_INLINE Vec set(float x) { return {_mm512_set1_ps(x)}; }
+  FASTGRU_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n <= lanes
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), v);
+  }
+};
+
+FASTGRU_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+FASTGRU_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+FASTGRU_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+FASTGRU_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+FASTGRU_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+// x, but no less than lo; NaN stays NaN (max and min return their second operand then).
+FASTGRU_INLINE Vec at_least(Vec x, Vec lo) { return {_mm512_max_ps(lo.v, x.v)}; }
+// x, but no more than hi; NaN stays NaN.
+FASTGRU_INLINE Vec at_most(Vec x, Vec hi) { return {_mm512_min_ps(hi.v, x.v)}; }
+FASTGRU_INLINE Vec abs(Vec x) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), x.v)}; }
+// magnitude (whose sign bit must be clear) with the sign of `sign`
+FASTGRU_INLINE Vec with_sign_of(Vec magnitude, Vec sign) {
+  return {_mm512_or_ps(magnitude.v, _mm512_and_ps(_mm512_set1_ps(-0.0f), sign.v))};
+}
+// 2^n of t = kRoundMagic + n, -126 <= n <= 128; n = 128 gives infinity. See math.hpp.
+FASTGRU_INLINE Vec pow2_of_rounded(Vec t) {
+  const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
+  return {_mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(0x3f800000)))};
+}
+// Keeps a loaded value in a register: GCC otherwise folds one load into several FMAs, which cost
+// 25% at batch 2 and 3 (PERFORMANCE.md).
+FASTGRU_INLINE void pin(Vec& x) { __asm__("" : "+v"(x.v)); }
+
+}  // namespace
+}  // namespace fastgru

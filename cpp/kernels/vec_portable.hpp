@@ -1,0 +1,58 @@
+// Four floats in the compiler's own vectors (GCC and Clang, any CPU): the fallback, and the partner
+// that the other ISAs are tested against. No intrinsics and no FMA: its results agree with the
+// others within tolerance only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "inline.hpp"
+
+namespace fastgru {
+namespace {
+
+struct Vec {
+  static constexpr int lanes = 4;
+  static constexpr int max_accumulators = 12;  // of 16 registers; 3 weights and 1 input remain
+  static constexpr int max_rows = 4;
+
+  typedef float Floats __attribute__((vector_size(16)));
+  typedef std::uint32_t Bits __attribute__((vector_size(16)));
+  typedef float Unaligned __attribute__((vector_size(16), aligned(4), may_alias));
+
+  Floats v;
+
+  static FASTGRU_INLINE Vec load(const float* p) {
+    return {*reinterpret_cast<const Unaligned*>(p)};
+  }
+  static FASTGRU_INLINE Vec broadcast(const float* p) { return set(*p); }
+  static FASTGRU_INLINE Vec set(float x) { return {Floats{x, x, x, x}}; }
+  static FASTGRU_INLINE Vec from_bits(Bits b) { return {reinterpret_cast<Floats>(b)}; }
+  FASTGRU_INLINE Bits bits() const { return reinterpret_cast<Bits>(v); }
+  FASTGRU_INLINE void store(float* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
+  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n <= lanes
+    for (std::size_t i = 0; i < n; ++i) p[i] = v[i];
+  }
+};
+
+FASTGRU_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+FASTGRU_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+FASTGRU_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+FASTGRU_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+FASTGRU_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
+// x, but no less than lo; NaN stays NaN.
+FASTGRU_INLINE Vec at_least(Vec x, Vec lo) { return {x.v < lo.v ? lo.v : x.v}; }
+// x, but no more than hi; NaN stays NaN.
+FASTGRU_INLINE Vec at_most(Vec x, Vec hi) { return {x.v > hi.v ? hi.v : x.v}; }
+FASTGRU_INLINE Vec abs(Vec x) { return Vec::from_bits(x.bits() & 0x7fffffffu); }
+// magnitude (whose sign bit must be clear) with the sign of `sign`
+FASTGRU_INLINE Vec with_sign_of(Vec magnitude, Vec sign) {
+  return Vec::from_bits(magnitude.bits() | (sign.bits() & 0x80000000u));
+}
+// 2^n of t = kRoundMagic + n, -126 <= n <= 128; n = 128 gives infinity. See math.hpp.
+FASTGRU_INLINE Vec pow2_of_rounded(Vec t) { return Vec::from_bits((t.bits() << 23) + 0x3f800000u); }
+// Keeps a loaded value in a register (nothing to do here).
+FASTGRU_INLINE void pin(Vec&) {}
+
+}  // namespace
+}  // namespace fastgru

@@ -1,0 +1,40 @@
+// Packed weights: the tensors of a spec in the layout that the kernels read (Note [Packed layout]
+// in cpp/README.md), made once, never changed, shared by all threads.
+#pragma once
+
+#include <vector>
+
+#include "buffer.hpp"
+#include "spec.hpp"
+
+namespace fastgru {
+
+// All 64-byte aligned; P panels, K the layer's input size. Padding units hold zeros throughout.
+struct PackedLayer {
+  float* input_weights = nullptr;      // [P][K][3][kPanel]
+  float* recurrent_weights = nullptr;  // reset after: [P][H][3][kPanel]; before: [P][H][2][kPanel]
+  float* candidate_weights = nullptr;  // reset before: [P][H][1][kPanel]; after: null
+  float* input_bias = nullptr;         // [P][3][kPanel]
+  float* recurrent_bias = nullptr;     // [P][3][kPanel]
+};
+
+struct PackedModel {
+  ModelSizes sizes;
+  const KernelTable* kernels = nullptr;
+  std::vector<PackedLayer> layers;  // [layer * num_directions + direction]
+  Buffer storage;
+};
+
+// Throws std::length_error or std::bad_alloc where the sizes are too large.
+PackedModel pack(const ModelSpec& spec, const KernelTable* kernels);
+
+// The inverse for one layer, to the bit. Any of the four may be null.
+struct UnpackedLayer {
+  float* weight_ih;  // [3H, K]
+  float* weight_hh;  // [3H, H]
+  float* bias_ih;    // [3H]
+  float* bias_hh;    // [3H]
+};
+void unpack(const PackedModel& model, std::size_t index, const UnpackedLayer& to);
+
+}  // namespace fastgru

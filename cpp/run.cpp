@@ -1,0 +1,352 @@
+// Note [Rows, steps and time]
+// Rows are sorted by length, longest first, so that the rows still active at step s are the first
+// ones and no work is done on padding. Step s of a row is time s going forward and time
+// length - 1 - s in the reverse direction: both directions start at s = 0 and end at s = length.
+#include "run.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <new>
+
+#include "float_mode.hpp"
+#include "parallel.hpp"
+#include "plan.hpp"
+
+namespace fastgru {
+namespace {
+
+// A layer's input or output for one direction. Rows count from the block's first; `order` maps them
+// to rows of a user's array (null: they are rows of scratch). Time counts from `first_time`.
+template <class T>
+struct View {
+  SequenceView<T> at;
+  const std::size_t* order = nullptr;
+  std::size_t first_time = 0;
+
+  T* row(std::size_t row, std::size_t time) const {
+    const std::size_t b = order ? order[row] : row;
+    return at.data + static_cast<std::ptrdiff_t>(time - first_time) * at.time_stride +
+           static_cast<std::ptrdiff_t>(b) * at.row_stride;
+  }
+};
+
+// Scratch of one thread; the sequences are shared by the threads of a row group.
+struct Scratch {
+  float* gates;          // [time_block * row_block, P, 3, kPanel]
+  float* states;         // [layers, 2, row_block, state_stride]
+  float* reset_state;    // [row_block, state_stride]; reset before only
+  float* update;         // [row_block, state_stride]; reset before only
+  const float** x_rows;  // [time_block * row_block]
+  float** out_rows;      // [row_block]
+  float* sequences[2];   // layer outputs: [steps, row_block, D * H]; only as many as layers need
+};
+
+// All memory of one call, carved from the calling thread's arena.
+struct Workspace {
+  std::size_t* order;    // [B] rows by descending length
+  std::size_t* lengths;  // [B] in that order
+  Scratch* threads;      // [row_groups, direction_groups]
+  Barrier* barriers;     // [row_groups], not yet constructed
+};
+
+Workspace carve_workspace(Carver& carver, const ModelSizes& sizes, const Call& call,
+                          const Plan& plan) {
+  const std::size_t layers = call.end_layer - call.first_layer;
+  const std::size_t state = checked_product(plan.row_block, plan.state_stride);
+  const std::size_t block = checked_product(plan.time_block, plan.row_block);
+  const std::size_t steps = sizes.num_directions == 2 ? call.T : plan.time_block;
+  const std::size_t sequence = checked_product(checked_product(steps, plan.row_block),
+                                               sizes.num_directions * sizes.hidden_size);
+  Workspace w{};
+  w.order = carver.take<std::size_t>(call.B);
+  w.lengths = carver.take<std::size_t>(call.B);
+  w.threads = carver.take<Scratch>(plan.threads());
+  w.barriers = carver.take<Barrier>(plan.row_groups);
+  for (std::size_t group = 0; group < plan.row_groups; ++group) {
+    Scratch s{};
+    if (layers > 1) s.sequences[0] = carver.take<float>(sequence);
+    if (layers > 2) s.sequences[1] = carver.take<float>(sequence);
+    for (std::size_t d = 0; d < plan.direction_groups; ++d) {
+      s.gates = carver.take<float>(checked_product(block, sizes.panels() * 3 * kPanel));
+      s.states = carver.take<float>(checked_product(2 * layers, state));
+      if (!sizes.reset_after) {
+        s.reset_state = carver.take<float>(state);
+        s.update = carver.take<float>(state);
+      }
+      s.x_rows = carver.take<const float*>(block);
+      s.out_rows = carver.take<float*>(plan.row_block);
+      if (w.threads) w.threads[group * plan.direction_groups + d] = s;
+    }
+  }
+  return w;
+}
+
+// Everything that the threads of one call share.
+struct Job {
+  const PackedModel& model;
+  const Call& call;
+  const Plan& plan;
+  const Workspace& space;
+};
+
+// The rows [begin, begin + count) of the sorted batch, in one thread.
+class RowBlock {
+ public:
+  RowBlock(const Job& job, const Scratch& scratch, std::size_t begin, std::size_t count)
+      : sizes_(job.model.sizes),
+        model_(job.model),
+        call_(job.call),
+        plan_(job.plan),
+        scratch_(scratch),
+        order_(job.space.order + begin),
+        lengths_(job.space.lengths + begin),
+        count_(count) {}
+
+  // All layers, one block of time after the other: what a layer needs is still in cache.
+  void run_unidirectional() {
+    for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l) load_state(l, 0);
+    for_each_segment([&](std::size_t step, std::size_t steps, std::size_t rows) {
+      for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l)
+        run_steps(l, 0, step, steps, rows);
+    });
+    for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l) finish_layer(l, 0);
+  }
+
+  // One direction of one layer over the whole time.
+  void run_direction(std::size_t layer, std::size_t direction) {
+    load_state(layer, direction);
+    for_each_segment([&](std::size_t step, std::size_t steps, std::size_t rows) {
+      run_steps(layer, direction, step, steps, rows);
+    });
+    finish_layer(layer, direction);
+  }
+
+  // Zeros past a row's length, for the user's output only: nobody reads a scratch row there.
+  void clear_padding(std::size_t direction) const {
+    for (std::size_t row = 0; row < count_; ++row)
+      for (std::size_t t = lengths_[row]; t < call_.T; ++t)
+        std::memset(output(call_.end_layer - 1, direction, 0).row(row, t), 0,
+                    sizes_.hidden_size * sizeof(float));
+  }
+
+ private:
+  // Calls work(first step, steps, active rows) for stretches in which no row ends.
+  template <class Work>
+  void for_each_segment(Work work) const {
+    std::size_t rows = count_, step = 0;
+    while (true) {
+      while (rows > 0 && lengths_[rows - 1] <= step) --rows;
+      if (rows == 0) return;
+      const std::size_t steps = std::min(plan_.time_block, lengths_[rows - 1] - step);
+      work(step, steps, rows);
+      step += steps;
+    }
+  }
+
+  void run_steps(std::size_t layer, std::size_t direction, std::size_t step, std::size_t steps,
+                 std::size_t rows) {
+    const PackedLayer& packed = model_.layers[layer * sizes_.num_directions + direction];
+    const View<const float> in = input(layer, step);
+    for (std::size_t s = 0; s < steps; ++s)
+      for (std::size_t row = 0; row < rows; ++row)
+        scratch_.x_rows[s * rows + row] = in.row(row, time_of(row, direction, step + s));
+    const View<float> out = output(layer, direction, step);
+    for (std::size_t row = 0; row < rows; ++row)
+      scratch_.out_rows[row] = out.row(row, time_of(row, direction, step));
+
+    InputProduct product{};
+    product.weights = packed.input_weights;
+    product.bias = packed.input_bias;
+    product.x = scratch_.x_rows;
+    product.out = scratch_.gates;
+    product.rows = steps * rows;
+    product.reduction = sizes_.layer_input(layer);
+    product.hidden = sizes_.hidden_size;
+    model_.kernels->input_product(product);
+
+    Steps args{};
+    args.weights = packed.recurrent_weights;
+    args.candidate_weights = packed.candidate_weights;
+    args.bias = packed.recurrent_bias;
+    args.gates = scratch_.gates;
+    args.state = state(layer, step);
+    args.next = state(layer, step + 1);
+    args.reset_state = scratch_.reset_state;
+    args.update = scratch_.update;
+    args.state_stride = plan_.state_stride;
+    args.out = scratch_.out_rows;
+    args.out_step = direction == 0 ? out.at.time_stride : -out.at.time_stride;
+    args.trace_stride = call_.trace_stride;
+    args.hidden = sizes_.hidden_size;
+    args.rows = rows;
+    args.steps = steps;
+    args.activation = sizes_.activation;
+    args.recurrent_activation = sizes_.recurrent_activation;
+    (sizes_.reset_after ? model_.kernels->steps_reset_after
+                        : model_.kernels->steps_reset_before)(args);
+  }
+
+  // See Note [Rows, steps and time].
+  std::size_t time_of(std::size_t row, std::size_t direction, std::size_t step) const {
+    return direction == 0 ? step : lengths_[row] - 1 - step;
+  }
+
+  // The state after `step` steps: two buffers a layer that take turns.
+  float* state(std::size_t layer, std::size_t step) const {
+    const std::size_t index = 2 * (layer - call_.first_layer) + step % 2;
+    return scratch_.states + index * plan_.row_block * plan_.state_stride;
+  }
+
+  std::size_t state_offset(std::size_t layer, std::size_t direction, std::size_t row) const {
+    const std::size_t l = (layer - call_.first_layer) * sizes_.num_directions + direction;
+    return (l * call_.B + order_[row]) * sizes_.hidden_size;
+  }
+
+  void load_state(std::size_t layer, std::size_t direction) const {
+    const std::size_t bytes = sizes_.hidden_size * sizeof(float);
+    for (std::size_t row = 0; row < count_; ++row) {
+      float* to = state(layer, 0) + row * plan_.state_stride;
+      if (call_.h_0)
+        std::memcpy(to, call_.h_0 + state_offset(layer, direction, row), bytes);
+      else
+        std::memset(to, 0, bytes);
+    }
+  }
+
+  // A row's state stays where its last step left it.
+  void finish_layer(std::size_t layer, std::size_t direction) const {
+    for (std::size_t row = 0; row < count_; ++row)
+      std::memcpy(call_.h_n + state_offset(layer, direction, row),
+                  state(layer, lengths_[row]) + row * plan_.state_stride,
+                  sizes_.hidden_size * sizeof(float));
+  }
+
+  View<const float> input(std::size_t layer, std::size_t step) const {
+    if (layer == call_.first_layer) return {call_.x, order_, 0};
+    const View<float> v = between(layer - 1, step);
+    return {{v.at.data, v.at.time_stride, v.at.row_stride}, nullptr, v.first_time};
+  }
+
+  View<float> output(std::size_t layer, std::size_t direction, std::size_t step) const {
+    View<float> v;
+    std::ptrdiff_t offset = static_cast<std::ptrdiff_t>(direction * sizes_.hidden_size);
+    if (layer + 1 == call_.end_layer) {
+      v = {call_.y, order_, 0};
+      if (call_.direction_stride != 0)
+        offset = static_cast<std::ptrdiff_t>(direction) * call_.direction_stride;
+    } else {
+      v = between(layer, step);
+    }
+    v.at.data += offset;
+    return v;
+  }
+
+  // Scratch between `layer` and the next: whole sequences where directions must meet, else a block.
+  View<float> between(std::size_t layer, std::size_t step) const {
+    const std::size_t width = sizes_.num_directions * sizes_.hidden_size;
+    const auto row_stride = static_cast<std::ptrdiff_t>(width);
+    const auto time_stride = static_cast<std::ptrdiff_t>(plan_.row_block * width);
+    return {{scratch_.sequences[(layer - call_.first_layer) % 2], time_stride, row_stride},
+            nullptr,
+            sizes_.num_directions == 2 ? 0 : step};
+  }
+
+  const ModelSizes& sizes_;
+  const PackedModel& model_;
+  const Call& call_;
+  const Plan& plan_;
+  const Scratch& scratch_;
+  const std::size_t* order_;
+  const std::size_t* lengths_;
+  const std::size_t count_;
+};
+
+struct Range {
+  std::size_t begin, end;
+};
+
+// The rows of one group, block after block, in the given directions. barrier: where another thread
+// of the group has the other direction.
+void run_rows(const Job& job, const Scratch& scratch, Range rows, Range directions,
+              Barrier* barrier) {
+  const FlushDenormals flush;
+  for (std::size_t row = rows.begin; row < rows.end; row += job.plan.row_block) {
+    RowBlock block(job, scratch, row, std::min(job.plan.row_block, rows.end - row));
+    if (job.model.sizes.num_directions == 1) {
+      block.run_unidirectional();
+    } else {
+      for (std::size_t layer = job.call.first_layer; layer < job.call.end_layer; ++layer) {
+        for (std::size_t d = directions.begin; d < directions.end; ++d)
+          block.run_direction(layer, d);
+        if (barrier) barrier->wait();  // the next layer reads what both directions wrote
+      }
+    }
+    for (std::size_t d = directions.begin; d < directions.end; ++d) block.clear_padding(d);
+  }
+}
+
+// First row of group `group` of `groups`: groups of about equal total length.
+std::size_t group_begin(const Job& job, std::size_t group) {
+  const std::size_t groups = job.plan.row_groups, rows = job.call.B;
+  if (!job.call.lengths) return rows * group / groups;
+  std::size_t total = 0;
+  for (std::size_t row = 0; row < rows; ++row) total += job.space.lengths[row] + 1;
+  std::size_t sum = 0, row = 0;
+  while (row < rows && sum < total * group / groups) sum += job.space.lengths[row++] + 1;
+  return row;
+}
+
+// The group's rows in the given directions, in the thread `direction_group` of the group.
+void run_group(const Job& job, std::size_t group, Range directions, Barrier* barrier) {
+  const std::size_t thread = group * job.plan.direction_groups + (barrier ? directions.begin : 0);
+  run_rows(job, job.space.threads[thread], {group_begin(job, group), group_begin(job, group + 1)},
+           directions, barrier);
+}
+
+// Longest first, equal lengths in the caller's order.
+void sort_rows(const Call& call, const Workspace& space) {
+  for (std::size_t b = 0; b < call.B; ++b) space.order[b] = b;
+  if (call.lengths)
+    std::sort(space.order, space.order + call.B, [&](std::size_t a, std::size_t b) {
+      return call.lengths[a] != call.lengths[b] ? call.lengths[a] > call.lengths[b] : a < b;
+    });
+  for (std::size_t row = 0; row < call.B; ++row)
+    space.lengths[row] =
+        call.lengths ? static_cast<std::size_t>(call.lengths[space.order[row]]) : call.T;
+}
+
+void run_threads(const Job& job) {
+  const Plan& plan = job.plan;
+  const Range all{0, job.model.sizes.num_directions};
+  for (std::size_t group = 0; group < plan.row_groups; ++group)
+    new (&job.space.barriers[group]) Barrier(plan.direction_groups);
+  parallel(plan.threads(), [&](std::size_t index, std::size_t count) {
+    if (count == 1) {  // the runtime gave one thread: the same work, one group after the other
+      for (std::size_t group = 0; group < plan.row_groups; ++group)
+        run_group(job, group, all, nullptr);
+      return;
+    }
+    const std::size_t group = index / plan.direction_groups;
+    if (plan.direction_groups == 1) return run_group(job, group, all, nullptr);
+    const std::size_t direction = index % plan.direction_groups;
+    run_group(job, group, {direction, direction + 1}, &job.space.barriers[group]);
+  });
+}
+
+}  // namespace
+
+void run(const PackedModel& model, const Call& call) {
+  if (call.B == 0) return;
+  assert(call.first_layer < call.end_layer && call.end_layer <= model.sizes.num_layers);
+  const Plan plan = make_plan(model.sizes, {call.T, call.B, call.max_threads});
+  Carver counter;
+  carve_workspace(counter, model.sizes, call, plan);
+  Carver carver(acquire_arena(counter.used()));
+  const Workspace space = carve_workspace(carver, model.sizes, call, plan);
+  sort_rows(call, space);
+  run_threads({model, call, plan, space});
+  release_arena();
+}
+
+}  // namespace fastgru

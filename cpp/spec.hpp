@@ -1,0 +1,42 @@
+// What a model is, before any kernel knows of it: sizes, variant, and where its float32 tensors
+// stand. Plain data; names, files and everything that a user can get wrong are Python's business.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "kernels/table.hpp"
+
+namespace fastgru {
+
+// One layer in one direction, PyTorch's layout. K is the layer's input size.
+struct LayerTensors {
+  const float* weight_ih = nullptr;  // [3H, K], row-major; gates r, z, n: Note [Gate order]
+  const float* weight_hh = nullptr;  // [3H, H], row-major
+  const float* bias_ih = nullptr;    // [3H] or null
+  const float* bias_hh = nullptr;    // [3H] or null
+};
+
+struct ModelSizes {
+  std::size_t input_size = 0;
+  std::size_t hidden_size = 0;
+  std::size_t num_layers = 0;
+  std::size_t num_directions = 1;  // 1 or 2
+  bool bias = true;
+  bool reset_after = true;
+  Activation activation = Activation::tanh;
+  RecurrentActivation recurrent_activation = RecurrentActivation::sigmoid;
+
+  // K of a layer.
+  std::size_t layer_input(std::size_t layer) const {
+    return layer == 0 ? input_size : num_directions * hidden_size;
+  }
+  std::size_t panels() const { return (hidden_size + kPanel - 1) / kPanel; }
+};
+
+struct ModelSpec {
+  ModelSizes sizes;
+  std::vector<LayerTensors> layers;  // [layer * num_directions + direction]
+};
+
+}  // namespace fastgru

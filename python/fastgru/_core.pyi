@@ -1,0 +1,93 @@
+"""Types of the compiled extension. Private: use the classes and functions of `fastgru`.
+
+Everything here checks shapes (`ShapeError`) but converts nothing: arrays are float32 unless said
+otherwise, with any strides as long as the last axis is contiguous and elements are aligned.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
+
+__version__: str
+
+@final
+class Model:
+    """A validated, packed, immutable stack of GRU layers."""
+
+    def __init__(
+        self,
+        tensors: Sequence[Float32Array],  # PyTorch's flat order: for each layer, for each direction:
+        # w_ih (3H, I or D*H), w_hh (3H, H)[, b_ih (3H,), b_hh (3H,)]; copied (packed), not kept
+        *,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        bias: bool,
+        reset_after: bool,
+        activation: str,  # "tanh" | "relu" | "sigmoid" | "identity", else ValueError
+        recurrent_activation: str,  # "sigmoid" | "hard_sigmoid" | "hard_sigmoid_02", else ValueError
+        isa: str | None,  # None: FASTGRU_ISA, else the best; unknown or unsupported: ValueError
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...  # bytes of packed weights and biases
+    def tensors(self) -> list[Float32Array]: ...  # unpacked again, same order, same bits
+
+    # x (T, B, I), or (B, T, I) with batch_first, or (T, I); h_0 (L*D, B, H) or (L*D, H) or None;
+    # lengths (B,) contiguous or None; num_threads 0: the process default.
+    # -> output (T, B, D*H) | (B, T, D*H) | (T, D*H), h_n shaped like h_0
+    def run(
+        self,
+        x: Float32Array,
+        h_0: Float32Array | None,
+        lengths: Int64Array | None,
+        batch_first: bool,
+        num_threads: int,
+    ) -> tuple[Float32Array, Float32Array]: ...
+
+    # One layer, every gate recorded. x (T, B, layer's input size), h_0 (D, B, H) or None
+    # -> (4, D, T, B, H): hidden, reset, update, candidate
+    def trace_layer(
+        self, layer: int, x: Float32Array, h_0: Float32Array | None
+    ) -> Float32Array: ...
+
+@final
+class Stream:
+    """State of `batch_size` sequences that advance together through a unidirectional Model."""
+
+    # h_0 (L, B, H) or None (zeros); kept for reset()
+    def __init__(self, model: Model, batch_size: int, h_0: Float32Array | None) -> None: ...
+    # x (B, I), or (I,) where batch_size is 1 -> (B, H) or (H,). `out`: see Stream.step in API.md
+    def step(self, x: Float32Array, out: Float32Array | None) -> Float32Array: ...
+    # x (T, B, I) | (B, T, I) with batch_first | (T, I) where batch_size is 1
+    def run(
+        self, x: Float32Array, out: Float32Array | None, batch_first: bool, num_threads: int
+    ) -> Float32Array: ...
+    def get_state(self) -> Float32Array: ...  # a copy, (L, B, H)
+    def set_state(self, state: Float32Array) -> None: ...
+    def reset(self, rows: Int64Array | None) -> None: ...  # IndexError outside 0..batch_size-1
+    def copy(self) -> Stream: ...
+    @property
+    def batch_size(self) -> int: ...
+
+def isa_levels() -> list[tuple[str, bool]]:
+    """Names compiled into this build, best first, each with whether this CPU can run it."""
+
+def default_isa() -> str:
+    """What a new model would get: FASTGRU_ISA or the best. ValueError as Model."""
+
+# Test hook: "sigmoid" | "tanh" | "hard_sigmoid" | "hard_sigmoid_02" | "relu" of a 1-D array with
+# the code that the kernels of `isa` use.
+def apply_activation(name: str, x: Float32Array, isa: str) -> Float32Array: ...
+
+def set_num_threads(n: int) -> None: ...  # ValueError if n < 1
+def get_num_threads() -> int: ...  # set_num_threads, else FASTGRU_NUM_THREADS, else OMP_NUM_THREADS, else cores
+def set_core_limit(n: int) -> None: ...  # cores by cgroup quota (affinity is asked for at each call)
+def openmp_runtime() -> str: ...  # "libgomp", "libomp" or "none"
