@@ -228,7 +228,8 @@ Model make_model(const std::vector<py::array>& tensors, std::size_t input_size,
   if (input_size < 1 || hidden_size < 1 || num_layers < 1)
     throw py::value_error("input_size, hidden_size and num_layers: expected at least 1, got " +
                           tuple_text({input_size, hidden_size, num_layers}));
-  const std::size_t count = checked_product(num_layers * sizes.num_directions, bias ? 4 : 2);
+  const std::size_t count =
+      checked_product(checked_product(num_layers, sizes.num_directions), bias ? 4 : 2);
   if (tensors.size() != count)
     throw py::value_error("tensors: expected " + std::to_string(count) + ", got " +
                           std::to_string(tensors.size()));

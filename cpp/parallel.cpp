@@ -1,12 +1,15 @@
 // Note [Fork and libgomp]
 // A child made by fork() has the parent's thread pool in memory but not its threads: its first
-// region waits for them for ever. A region started by a thread that is new in the child gets a pool
-// of its own. So a process remembers whether it is a child of one that has run a region
-// (pthread_atfork), and such a child runs its regions from a fresh thread each.
+// region would wait for them for ever. It does not matter who started the pool: PyTorch's wheel
+// brings a libgomp under the same name, so there may be one runtime for both. A region started by a
+// thread that is new in the child gets a pool of its own. So every thread that calls in a child has
+// its regions started by a Runner, a thread that lives as long as its caller and keeps its pool.
 #include "parallel.hpp"
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
+#include <mutex>
 #include <thread>
 
 #if defined(_OPENMP)
@@ -17,7 +20,6 @@
 #endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
-#include <unistd.h>
 #endif
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -59,11 +61,9 @@ std::size_t affinity_cores() {
 }
 
 #if defined(_OPENMP)
-std::atomic<bool> region_has_run{false};
-std::atomic<bool> forked_after_region{false};
+using Body = void (*)(void*, std::size_t, std::size_t);
 
-void start_region(std::size_t threads, void (*body)(void*, std::size_t, std::size_t),
-                  void* context) {
+void start_region(std::size_t threads, Body body, void* context) {
   bool too_few = false;
 #pragma omp parallel num_threads(static_cast<int>(threads))
   {
@@ -75,15 +75,79 @@ void start_region(std::size_t threads, void (*body)(void*, std::size_t, std::siz
   if (too_few) body(context, 0, 1);
 }
 
-// See Note [Fork and libgomp].
-void watch_forks() {
+// Forks between the first process that loaded this and the current one.
+std::atomic<unsigned> forks{0};
+
 #if defined(__unix__) || defined(__APPLE__)
-  static const int registered = pthread_atfork(nullptr, nullptr, [] {
-    if (region_has_run.load(std::memory_order_relaxed)) forked_after_region = true;
-  });
-  (void)registered;
+[[maybe_unused]] const int watching_forks = pthread_atfork(nullptr, nullptr, [] { ++forks; });
 #endif
-}
+
+// Starts regions for one thread of a forked child: see Note [Fork and libgomp].
+class Runner {
+ public:
+  Runner() : thread_([this] { serve(); }) {}
+  ~Runner() {
+    hand_over(nullptr, 0, nullptr);
+    thread_.join();
+  }
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
+
+  void run(Body body, std::size_t threads, void* context) {
+    hand_over(body, threads, context);
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return !pending_; });
+  }
+
+ private:
+  void hand_over(Body body, std::size_t threads, void* context) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    body_ = body;
+    threads_ = threads;
+    context_ = context;
+    pending_ = true;
+    changed_.notify_all();
+  }
+  void serve() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [this] { return pending_; });
+      if (!body_) return;
+      start_region(threads_, body_, context_);
+      pending_ = false;
+      changed_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool pending_ = false;
+  Body body_ = nullptr;
+  std::size_t threads_ = 0;
+  void* context_ = nullptr;
+  std::thread thread_;  // last: it uses the others
+};
+
+// The calling thread's Runner. One made before a further fork has no thread behind it any more: it
+// is abandoned, not joined.
+class OwnRunner {
+ public:
+  ~OwnRunner() {
+    if (made_after_ == forks) delete runner_;
+  }
+  Runner& get() {
+    if (!runner_ || made_after_ != forks) {
+      runner_ = new Runner;
+      made_after_ = forks;
+    }
+    return *runner_;
+  }
+
+ private:
+  Runner* runner_ = nullptr;
+  unsigned made_after_ = 0;
+};
+thread_local OwnRunner own_runner;
 #endif
 
 void pause() {
@@ -128,13 +192,10 @@ void run_parallel(std::size_t threads, void (*body)(void*, std::size_t, std::siz
                   void* context) {
   if (threads <= 1) return body(context, 0, 1);
 #if defined(_OPENMP)
-  watch_forks();
-  if (forked_after_region.load(std::memory_order_relaxed)) {
-    std::thread([=] { start_region(threads, body, context); }).join();
-  } else {
-    region_has_run.store(true, std::memory_order_relaxed);
+  if (forks.load(std::memory_order_relaxed) == 0)
     start_region(threads, body, context);
-  }
+  else
+    own_runner.get().run(body, threads, context);
 #else
   body(context, 0, 1);
 #endif

@@ -1,0 +1,424 @@
+// The engine without Python, on every ISA this CPU has: made to run under AddressSanitizer
+// and UndefinedBehaviorSanitizer (not ThreadSanitizer: libgomp is not built for it). Arrays are
+// exact-size heap allocations, so reading or writing one float beyond a user's array is caught.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "dispatch.hpp"
+#include "pack.hpp"
+#include "parallel.hpp"
+#include "plan.hpp"
+#include "run.hpp"
+#include "stream.hpp"
+
+using namespace fastgru;
+
+namespace {
+
+int passed = 0, failed = 0;
+
+void check(bool ok, const std::string& what) {
+  ok ? ++passed : ++failed;
+  if (!ok) std::printf("FAILED: %s\n", what.c_str());
+}
+
+using Floats = std::vector<float>;
+
+std::mt19937 generator(20240917);
+
+Floats random_floats(std::size_t n, float scale) {
+  std::uniform_real_distribution<float> uniform(-scale, scale);
+  Floats values(n);
+  for (float& v : values) v = uniform(generator);
+  return values;
+}
+
+struct TestModel {
+  ModelSpec spec;
+  std::vector<Floats> tensors;  // four per layer and direction
+
+  explicit TestModel(const ModelSizes& sizes) {
+    spec.sizes = sizes;
+    const std::size_t H = sizes.hidden_size;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(H));
+    const std::size_t count = sizes.num_layers * sizes.num_directions;
+    for (std::size_t i = 0; i < count; ++i) {
+      tensors.push_back(random_floats(3 * H * sizes.layer_input(i / sizes.num_directions), scale));
+      tensors.push_back(random_floats(3 * H * H, scale));
+      tensors.push_back(random_floats(3 * H, scale));
+      tensors.push_back(random_floats(3 * H, scale));
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      const Floats* t = &tensors[4 * i];
+      spec.layers.push_back({t[0].data(), t[1].data(), t[2].data(), t[3].data()});
+    }
+  }
+};
+
+double recurrent(RecurrentActivation kind, double x) {
+  switch (kind) {
+    case RecurrentActivation::hard_sigmoid:
+      return std::clamp(x / 6 + 0.5, 0.0, 1.0);
+    case RecurrentActivation::hard_sigmoid_02:
+      return std::clamp(0.2 * x + 0.5, 0.0, 1.0);
+    case RecurrentActivation::sigmoid:
+      break;
+  }
+  return 1 / (1 + std::exp(-x));
+}
+
+double candidate(Activation kind, double x) {
+  switch (kind) {
+    case Activation::relu:
+      return std::max(x, 0.0);
+    case Activation::identity:
+      return x;
+    case Activation::sigmoid:
+      return 1 / (1 + std::exp(-x));
+    case Activation::tanh:
+      break;
+  }
+  return std::tanh(x);
+}
+
+bool same_bits(const float* a, const float* b, std::size_t n) {
+  return n == 0 || std::memcmp(a, b, n * sizeof(float)) == 0;
+}
+
+bool same_bits(const Floats& a, const Floats& b) {
+  return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
+}
+
+struct Result {
+  Floats y, h_n;
+  bool operator==(const Result& other) const {
+    return same_bits(y, other.y) && same_bits(h_n, other.h_n);
+  }
+};
+
+struct Case {
+  std::size_t T, B;
+  Floats x, h_0;                      // [T, B, I], [L * D, B, H]
+  std::vector<std::int64_t> lengths;  // [B]
+};
+
+// The equations in double, one row at a time.
+Result reference(const TestModel& model, const Case& c) {
+  const ModelSizes& s = model.spec.sizes;
+  const std::size_t H = s.hidden_size, D = s.num_directions, T = c.T, B = c.B;
+  Result result{Floats(T * B * D * H), Floats(s.num_layers * D * B * H)};
+  for (std::size_t b = 0; b < B; ++b) {
+    const auto length = static_cast<std::size_t>(c.lengths[b]);
+    std::vector<std::vector<double>> in(length);
+    for (std::size_t t = 0; t < length; ++t)
+      in[t].assign(&c.x[(t * B + b) * s.input_size],
+                   &c.x[(t * B + b) * s.input_size] + s.input_size);
+    for (std::size_t l = 0; l < s.num_layers; ++l) {
+      std::vector<std::vector<double>> out(length, std::vector<double>(D * H));
+      for (std::size_t d = 0; d < D; ++d) {
+        const LayerTensors& w = model.spec.layers[l * D + d];
+        const float* first = &c.h_0[((l * D + d) * B + b) * H];
+        std::vector<double> h(first, first + H);
+        for (std::size_t step = 0; step < length; ++step) {
+          const std::size_t t = d == 0 ? step : length - 1 - step;
+          const auto input = [&](std::size_t row) {
+            double sum = w.bias_ih[row];
+            for (std::size_t k = 0; k < in[t].size(); ++k)
+              sum += static_cast<double>(w.weight_ih[row * in[t].size() + k]) * in[t][k];
+            return sum;
+          };
+          const auto state = [&](std::size_t row, const std::vector<double>& v) {
+            double sum = w.bias_hh[row];
+            for (std::size_t k = 0; k < H; ++k)
+              sum += static_cast<double>(w.weight_hh[row * H + k]) * v[k];
+            return sum;
+          };
+          std::vector<double> r(H), z(H), rh(H), next(H);
+          for (std::size_t u = 0; u < H; ++u) {
+            r[u] = recurrent(s.recurrent_activation, input(u) + state(u, h));
+            z[u] = recurrent(s.recurrent_activation, input(H + u) + state(H + u, h));
+            rh[u] = r[u] * h[u];
+          }
+          for (std::size_t u = 0; u < H; ++u) {
+            const std::size_t row = 2 * H + u;
+            const double sum =
+                s.reset_after ? input(row) + r[u] * state(row, h) : input(row) + state(row, rh);
+            next[u] = z[u] * h[u] + (1 - z[u]) * candidate(s.activation, sum);
+          }
+          h = next;
+          std::copy(h.begin(), h.end(), out[t].begin() + static_cast<std::ptrdiff_t>(d * H));
+        }
+        for (std::size_t u = 0; u < H; ++u)
+          result.h_n[((l * D + d) * B + b) * H + u] = static_cast<float>(h[u]);
+      }
+      in = out;
+    }
+    for (std::size_t t = 0; t < length; ++t)
+      for (std::size_t u = 0; u < D * H; ++u)
+        result.y[(t * B + b) * D * H + u] = static_cast<float>(in[t][u]);
+  }
+  return result;
+}
+
+// steps [begin, end) of the case, from h_0; lengths only where `ragged`.
+Result engine(const PackedModel& model, const Case& c, std::size_t threads, bool ragged = true) {
+  const ModelSizes& s = model.sizes;
+  const std::size_t width = s.num_directions * s.hidden_size;
+  Result result{Floats(c.T * c.B * width, -7.0f), Floats(c.h_0.size(), -7.0f)};
+  Call call;
+  call.T = c.T;
+  call.B = c.B;
+  call.x = {c.x.data(), static_cast<std::ptrdiff_t>(c.B * s.input_size),
+            static_cast<std::ptrdiff_t>(s.input_size)};
+  call.y = {result.y.data(), static_cast<std::ptrdiff_t>(c.B * width),
+            static_cast<std::ptrdiff_t>(width)};
+  call.h_0 = c.h_0.data();
+  call.h_n = result.h_n.data();
+  call.lengths = ragged ? c.lengths.data() : nullptr;
+  call.max_threads = threads;
+  call.end_layer = s.num_layers;
+  run(model, call);
+  return result;
+}
+
+Case random_case(const ModelSizes& s, std::size_t T, std::size_t B, bool ragged) {
+  Case c{T,
+         B,
+         random_floats(T * B * s.input_size, 1.0f),
+         random_floats(s.num_layers * s.num_directions * B * s.hidden_size, 0.9f),
+         {}};
+  std::uniform_int_distribution<std::int64_t> length(0, static_cast<std::int64_t>(T));
+  for (std::size_t b = 0; b < B; ++b)
+    c.lengths.push_back(ragged ? length(generator) : static_cast<std::int64_t>(T));
+  return c;
+}
+
+// One row of a case, as a case.
+Case row_of(const ModelSizes& s, const Case& c, std::size_t b) {
+  Case row{c.T, 1, {}, {}, {c.lengths[b]}};
+  for (std::size_t t = 0; t < c.T; ++t)
+    row.x.insert(row.x.end(), &c.x[(t * c.B + b) * s.input_size],
+                 &c.x[(t * c.B + b) * s.input_size] + s.input_size);
+  for (std::size_t l = 0; l < s.num_layers * s.num_directions; ++l)
+    row.h_0.insert(row.h_0.end(), &c.h_0[(l * c.B + b) * s.hidden_size],
+                   &c.h_0[(l * c.B + b) * s.hidden_size] + s.hidden_size);
+  return row;
+}
+
+std::string describe(const ModelSizes& s, const Case& c, const char* isa) {
+  return std::string(isa) + " T=" + std::to_string(c.T) + " B=" + std::to_string(c.B) +
+         " I=" + std::to_string(s.input_size) + " H=" + std::to_string(s.hidden_size) +
+         " L=" + std::to_string(s.num_layers) + " D=" + std::to_string(s.num_directions) +
+         (s.reset_after ? " after" : " before");
+}
+
+std::vector<const KernelTable*> runnable() {
+  std::vector<const KernelTable*> tables;
+  for (const IsaLevel& level : isa_levels()) {
+    if (level.supported)
+      tables.push_back(choose_kernels(level.name));
+    else
+      std::printf("SKIPPED: %s is not supported by this CPU\n", level.name);
+  }
+  return tables;
+}
+
+// Promise 1 and, inside one ISA, promise 2: alone and in a batch, on one thread and on several.
+void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragged) {
+  const TestModel model(sizes);
+  const Case c = random_case(sizes, T, B, ragged);
+  const Result expected = reference(model, c);
+  std::vector<std::pair<const KernelTable*, Result>> results;
+  for (const KernelTable* kernels : runnable()) {
+    const std::string name = describe(sizes, c, kernels->name);
+    const PackedModel packed = pack(model.spec, kernels);
+    const Result got = engine(packed, c, 1);
+    float error = 0;
+    for (std::size_t i = 0; i < got.y.size(); ++i)
+      error = std::max(
+          error, std::abs(got.y[i] - expected.y[i]) / std::max(1.0f, std::abs(expected.y[i])));
+    for (std::size_t i = 0; i < got.h_n.size(); ++i)
+      error = std::max(error, std::abs(got.h_n[i] - expected.h_n[i]) /
+                                  std::max(1.0f, std::abs(expected.h_n[i])));
+    // Promise 1's floor is 5e-7; relu and identity feed rounding back without bound.
+    check(error <= (sizes.activation == Activation::tanh ? 5e-7f : 2e-5f),
+          name + ": error " + std::to_string(error));
+    for (const std::size_t threads : {2, 3, 5})
+      check(engine(packed, c, threads) == got, name + ": same bits on several threads");
+    const std::size_t width = sizes.num_directions * sizes.hidden_size;
+    for (const std::size_t b : {std::size_t{0}, B - 1}) {
+      const Result alone = engine(packed, row_of(sizes, c, b), 1);
+      bool same = true;
+      for (std::size_t t = 0; t < T; ++t)
+        same &= same_bits(&alone.y[t * width], &got.y[(t * B + b) * width], width);
+      check(same, name + ": same bits alone and in the batch");
+    }
+    results.emplace_back(kernels, got);
+  }
+  for (const auto& [kernels, result] : results)
+    if (std::string(kernels->name) != "portable")
+      check(result == results.front().second, describe(sizes, c, kernels->name) + ": ISAs agree");
+}
+
+// Packing loses nothing, and unpacking writes nothing but the tensors.
+void test_unpack(const ModelSizes& sizes) {
+  const TestModel model(sizes);
+  for (const KernelTable* kernels : runnable()) {
+    const PackedModel packed = pack(model.spec, kernels);
+    for (std::size_t i = 0; i < packed.layers.size(); ++i) {
+      std::vector<Floats> back;
+      for (std::size_t t = 0; t < 4; ++t) back.emplace_back(model.tensors[4 * i + t].size());
+      unpack(packed, i, {back[0].data(), back[1].data(), back[2].data(), back[3].data()});
+      for (std::size_t t = 0; t < 4; ++t)
+        check(back[t] == model.tensors[4 * i + t], "unpack returns what was packed");
+    }
+  }
+}
+
+// Cutting time into steps changes no bit; a copy goes its own way; reset returns to h_0.
+void test_stream(const ModelSizes& sizes, std::size_t T, std::size_t B) {
+  const TestModel model(sizes);
+  const Case c = random_case(sizes, T, B, false);
+  const std::size_t H = sizes.hidden_size, I = sizes.input_size;
+  for (const KernelTable* kernels : runnable()) {
+    const auto packed = std::make_shared<const PackedModel>(pack(model.spec, kernels));
+    const Result whole = engine(*packed, c, 1, false);
+    Stream stream(packed, B, c.h_0.data());
+    for (int round = 0; round < 2; ++round) {
+      Floats y(T * B * H);
+      for (std::size_t t = 0; t < T; ++t)
+        stream.advance(1, {&c.x[t * B * I], 0, static_cast<std::ptrdiff_t>(I)},
+                       {&y[t * B * H], 0, static_cast<std::ptrdiff_t>(H)}, 2);
+      check(y == whole.y && std::equal(whole.h_n.begin(), whole.h_n.end(), stream.state()),
+            describe(sizes, c, kernels->name) + ": steps give the bits of the sequence");
+      const Stream copy(stream);
+      stream.reset();
+      check(std::equal(c.h_0.begin(), c.h_0.end(), stream.state()), "reset returns to h_0");
+      check(std::equal(whole.h_n.begin(), whole.h_n.end(), copy.state()), "a copy is independent");
+    }
+    check(stream.try_acquire() && !stream.try_acquire(), "a stream has one user at a time");
+    stream.release();
+  }
+}
+
+void test_activations() {
+  Floats x;
+  for (std::uint32_t bits = 0; bits < 0xff800000u; bits += 65521) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    if (std::isfinite(value)) x.push_back(value);
+  }
+  x.insert(x.end(), {INFINITY, -INFINITY, 0.0f, -0.0f, 1e-3f, -1e-3f});
+  x.resize(round_up(x.size(), kPanel), 0.5f);
+  Floats nan(kPanel, NAN), y(x.size());
+  for (const KernelTable* kernels : runnable()) {
+    kernels->activate(TestActivation::sigmoid, x.data(), y.data(), x.size());
+    double error = 0;
+    bool bounded = true;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      error = std::max(error, std::abs(y[i] - 1 / (1 + std::exp(-static_cast<double>(x[i])))));
+      bounded &= y[i] >= 0 && y[i] <= 1;
+    }
+    check(error < 2e-7 && bounded,
+          std::string(kernels->name) + " sigmoid: " + std::to_string(error));
+    kernels->activate(TestActivation::tanh, x.data(), y.data(), x.size());
+    error = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      error = std::max(error, std::abs(y[i] - std::tanh(static_cast<double>(x[i]))));
+      bounded &= std::abs(y[i]) <= 1;
+    }
+    check(error < 2e-7 && bounded, std::string(kernels->name) + " tanh: " + std::to_string(error));
+    for (const TestActivation kind :
+         {TestActivation::sigmoid, TestActivation::tanh, TestActivation::relu,
+          TestActivation::hard_sigmoid, TestActivation::hard_sigmoid_02}) {
+      kernels->activate(kind, nan.data(), y.data(), kPanel);
+      check(std::isnan(y[0]) && std::isnan(y[kPanel - 1]), "NaN in gives NaN out");
+    }
+  }
+}
+
+template <class Error, class Work>
+void check_throws(Work work, const std::string& what) {
+  try {
+    work();
+    check(false, what + ": nothing thrown");
+  } catch (const Error&) {
+    check(true, what);
+  }
+}
+
+void test_errors() {
+  check_throws<std::invalid_argument>([] { choose_kernels("sse9"); }, "an unknown ISA is refused");
+  check_throws<std::length_error>([] { checked_product(SIZE_MAX / 2, 3); }, "overflow is refused");
+  ModelSizes huge;
+  huge.input_size = huge.hidden_size = SIZE_MAX / 4;
+  huge.num_layers = 1;
+  ModelSpec spec{huge, {LayerTensors{}}};
+  check_throws<std::length_error>([&] { pack(spec, choose_kernels("")); },
+                                  "huge sizes are refused");
+}
+
+void test_threads() {
+  check(default_num_threads() >= 1 && available_cores() >= 1, "there is a thread");
+  check(threads_to_use(1) == 1 && threads_to_use(1000) <= available_cores(), "cores are a ceiling");
+  std::vector<int> calls(4);
+  std::atomic<std::size_t> seen{0};
+  Barrier barrier(4);
+  parallel(4, [&](std::size_t index, std::size_t count) {
+    seen = count;
+    if (count == 1) return;
+    for (int round = 0; round < 100; ++round) {
+      calls[index] = round;
+      barrier.wait();
+      for (const int call : calls)
+        if (call != round) std::abort();
+      barrier.wait();
+    }
+  });
+  check(seen == 4 || seen == 1, "a body is told how many threads run it");
+  ModelSizes small;
+  small.input_size = small.hidden_size = 64;
+  small.num_layers = 1;
+  check(make_plan(small, {1, 1, 8}).threads() == 1, "a small call stays on one thread");
+  check(make_plan(small, {1000, 64, 2}).threads() == 2, "a large batch uses the threads it may");
+}
+
+}  // namespace
+
+int main() {
+  ModelSizes s;
+  for (const bool reset_after : {true, false}) {
+    for (const std::size_t H : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65}) {
+      s = {H % 5 + 1, H,           1 + H % 3,        1 + H % 2,
+           true,      reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+      for (const std::size_t B : {1, 2, 3, 5, 9}) test_model(s, 6, B, B % 2 == 1);
+      test_unpack(s);
+      s.num_directions = 1;
+      test_stream(s, 5, H % 4 + 1);
+    }
+    s = {300, 270, 1, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+    test_model(s, 4, 19, true);  // sums longer than one chain; more rows than a tile
+    s = {24, 48, 2, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+    test_model(s, 40, 70, true);  // large enough for several threads and row blocks
+    for (const Activation a : {Activation::relu, Activation::sigmoid, Activation::identity})
+      for (const RecurrentActivation r :
+           {RecurrentActivation::hard_sigmoid, RecurrentActivation::hard_sigmoid_02}) {
+        s = {3, 17, 1, 1, true, reset_after, a, r};
+        test_model(s, 4, 3, false);
+      }
+    test_model(s, 0, 2, false);
+  }
+  test_activations();
+  test_errors();
+  test_threads();
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed == 0 && passed > 0 ? 0 : 1;
+}
