@@ -1,0 +1,22 @@
+"""`python -m benchmarks [run | compare | report] ...`; without a command, run."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import compare, report, run
+
+COMMANDS = {"run": run.main, "compare": compare.main, "report": report.main}
+
+
+def main(argv: list[str]) -> int:
+    if argv and argv[0] in COMMANDS:
+        return COMMANDS[argv[0]](argv[1:])
+    if argv and not argv[0].startswith("-"):
+        print(f"unknown command {argv[0]!r}: expected {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return run.main(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,201 @@
+"""Tables of a results file: plain or rich for people, Markdown for the README."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.cases import Case
+from benchmarks.peers import MODULES, OURS
+from benchmarks.results import CaseResult, Results, ResultsError, read
+
+LOST = 0.97
+"""A cell counts as lost below this ratio: nearer to 1 than this, two runs may disagree."""
+
+LABELS = {
+    "fastgru": "fastgru",
+    "torch": "PyTorch",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}
+
+
+def microseconds(value: float) -> str:
+    """Three significant digits, without an exponent: 1.07, 73.1, 16800."""
+    if value <= 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(value)))
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:.{digits}f}" if digits else f"{rounded:.0f}"
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def kind(case: Case) -> str:
+    """What T, B and H do not say, in words."""
+    words = {"call": [], "step": ["stream.step"], "step_out": ["stream.step, out="]}[case.mode]
+    words += [f"I = {case.I}"] if case.I != case.H else []
+    words += [f"{case.L} layers"] if case.L != 1 else []
+    words += [f"{case.D} directions"] if case.D != 1 else []
+    words += [] if case.reset_after else ["reset before"]
+    words += [f"{case.threads} threads"] if case.threads != 1 else []
+    return ", ".join(words)
+
+
+def peers_shown(results: Results) -> list[str]:
+    """Peers that were loaded, ours first; one that never gave the right answer is among them."""
+    loaded = {name for row in results.cases for name in row.peers}
+    return [name for name in MODULES if name in loaded] + sorted(loaded - MODULES.keys())
+
+
+def _cell(row: CaseResult, name: str) -> str:
+    peer = row.peers.get(name)
+    if peer is None:
+        return "-"
+    if not peer.us:
+        return (peer.problem or "-").partition(":")[0]
+    text = microseconds(peer.us["median"])
+    return text + (f" ({peer.ratio['median']:.2f}x)" if peer.ratio and name != OURS else "")
+
+
+def table(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of strings."""
+    peers = peers_shown(results)
+    kinds = [kind(row.case) for row in results.cases]
+    titles = ["T", "B", "H"] + (["kind"] if any(kinds) else [])
+    for name in peers:
+        titles += [LABELS.get(name, name)] + (["p25-p75", "p99"] if name == OURS else [])
+    rows = []
+    for row, words in zip(results.cases, kinds, strict=True):
+        line = [str(row.case.T), str(row.case.B), str(row.case.H)]
+        line += [words] if any(kinds) else []
+        for name in peers:
+            line.append(_cell(row, name))
+            if name == OURS:
+                us = row.peers[name].us if name in row.peers else {}
+                quartiles = [microseconds(us[q]) for q in ("p25", "p75")] if us else []
+                line += ["-".join(quartiles), microseconds(us["p99"]) if us else ""]
+        rows.append(line)
+    return titles, rows
+
+
+def summary(results: Results) -> list[str]:
+    """One line a peer: geometric mean of the ratios, the lowest one, and what is lost."""
+    lines = []
+    for name in peers_shown(results):
+        found = {
+            row.case.name: row.peers[name].ratio["median"]
+            for row in results.cases
+            if name != OURS and name in row.peers and row.peers[name].ratio
+        }
+        if not found:
+            continue
+        worst = min(found, key=lambda case: found[case])
+        lost = sorted(case for case, ratio in found.items() if ratio < LOST)
+        lines.append(
+            f"{LABELS.get(name, name)}: {geometric_mean(found.values()):.2f}x by geometric mean of "
+            f"{len(found)} cells, lowest {found[worst]:.2f}x ({worst}), "
+            + (f"lost {len(lost)}: {', '.join(lost)}" if lost else "none lost")
+        )
+    return lines
+
+
+def caption(results: Results) -> str:
+    """What every quoted figure must carry: machine, versions, commit, date, samples, spread."""
+    run, machine = results.run, results.run["machine"]
+    timed = [peer for row in results.cases for peer in row.peers.values() if peer.us]
+    calls = [peer.calls for peer in timed] or [0]
+    spreads = [
+        (peer.ratio["p75"] - peer.ratio["p25"]) / (2 * peer.ratio["median"])
+        for row in results.cases
+        for name, peer in row.peers.items()
+        if peer.ratio and name != OURS
+    ]
+    flags = [f for f in ("avx512f", "avx2", "asimd") if f in machine["flags"]][:1]
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    chosen = {}
+    for name in peers_shown(results):
+        found = {row.peers[name].setting or "" for row in results.cases if name in row.peers} - {""}
+        if found:
+            chosen[name] = f"{LABELS.get(name, name)} with " + " or ".join(sorted(found))
+    return (
+        "Median microseconds of one call; in brackets, how many times fastgru's own time "
+        "(interleaved in one process). "
+        f"{machine['cpu']} (family/model {machine['cpu_family_model']}), "
+        f"{machine['usable_cores']} cores{', virtual' if machine['virtual'] else ''}"
+        f"{', ' + flags[0] if flags else ''}; {versions}; Python {machine['python']}; "
+        + "; ".join(chosen.values())
+        + f"; commit {run['commit'] or 'unknown'}; {run['date'][:10]}; "
+        + f"{min(calls)} to {max(calls)} calls a cell"
+        + (f"; half the quartile range of a ratio at most {max(spreads):.1%}" if spreads else "")
+        + "."
+    )
+
+
+def markdown(results: Results) -> str:
+    titles, rows = table(results)
+    lines = ["| " + " | ".join(line) + " |" for line in [titles, *rows]]
+    words = titles.index("kind") if "kind" in titles else -1
+    rule = ["---" if column == words else "---:" for column in range(len(titles))]
+    lines.insert(1, "| " + " | ".join(rule) + " |")
+    lines += ["", caption(results), "", *(f"- {line}" for line in summary(results))]
+    return "\n".join(lines)
+
+
+def plain(results: Results) -> str:
+    titles, rows = table(results)
+    widths = [max(len(line[i]) for line in [titles, *rows]) for i in range(len(titles))]
+    lines = [
+        "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
+        for line in [titles, *rows]
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join([*lines, "", caption(results), *summary(results)])
+
+
+def show(results: Results, *, as_markdown: bool = False) -> None:
+    """Print to stdout: Markdown if asked, else plain, or rich on a terminal that is wide enough."""
+    if as_markdown:
+        print(markdown(results))
+        return
+    try:
+        if not sys.stdout.isatty():
+            raise ImportError
+        console = importlib.import_module("rich.console").Console()
+        rich_table = importlib.import_module("rich.table").Table()
+    except ImportError:
+        print(plain(results))
+        return
+    titles, rows = table(results)
+    widths = [max(len(line[i]) for line in [titles, *rows]) for i in range(len(titles))]
+    if console.width < sum(widths) + 3 * len(widths) + 1:  # it would cut figures off
+        print(plain(results))
+        return
+    for title in titles:
+        rich_table.add_column(title, justify="left" if title == "kind" else "right")
+    for line in rows:
+        rich_table.add_row(*line)
+    console.print(rich_table)
+    console.print("\n".join([caption(results), *summary(results)]), markup=False, highlight=False)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks report", description="Print the table of a results file."
+    )
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--markdown", action="store_true", help="for the README")
+    options = parser.parse_args(argv)
+    try:
+        show(read(options.results), as_markdown=options.markdown)
+    except ResultsError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,101 @@
+"""A run's results as JSON lines: the first line describes the run, then one line a case.
+
+README.md documents the fields. Written line by line, so an interrupted run leaves a usable file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import Case
+
+SCHEMA = 1
+
+
+@dataclass
+class PeerResult:
+    """One peer on one case. With a `problem` (unsupported, wrong, failed) nothing is timed."""
+
+    problem: str | None = None
+    version: str | None = None
+    setting: str | None = None
+    precision: str | None = None
+    max_abs_diff: float | None = None
+    calls: int = 0
+    rounds: int = 0
+    us: dict[str, float] = field(default_factory=dict)
+    ratio: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value not in (None, 0, {})}
+
+
+@dataclass
+class CaseResult:
+    case: Case
+    peers: dict[str, PeerResult] = field(default_factory=dict)
+
+    def median(self, peer: str) -> float | None:
+        """Microseconds, or None where the peer was not timed."""
+        return self.peers[peer].us.get("median") if peer in self.peers else None
+
+    def to_json(self) -> dict[str, Any]:
+        peers = {name: peer.to_json() for name, peer in self.peers.items()}
+        return {"kind": "case", "case": self.case.to_json(), "peers": peers}
+
+
+@dataclass
+class Results:
+    run: dict[str, Any]
+    cases: list[CaseResult] = field(default_factory=list)
+
+
+class ResultsError(ValueError):
+    """A results file that cannot be used."""
+
+
+def read(path: Path) -> Results:
+    """Lines of a kind that this version does not know are skipped."""
+    results = None
+    try:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            data = json.loads(line)
+            if number == 1:
+                if data.get("kind") != "run" or data.get("schema") != SCHEMA:
+                    raise ResultsError(f"{path}: line 1: expected a run of schema {SCHEMA}")
+                results = Results(data)
+            elif results is not None and data.get("kind") == "case":
+                known = PeerResult.__dataclass_fields__
+                peers = {
+                    name: PeerResult(**{k: v for k, v in peer.items() if k in known})
+                    for name, peer in data["peers"].items()
+                }
+                results.cases.append(CaseResult(Case.from_json(data["case"]), peers))
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ResultsError):
+            raise
+        raise ResultsError(f"{path}: line {number}: not a benchmark result ({error})") from error
+    if results is None:
+        raise ResultsError(f"{path}: empty")
+    return results
+
+
+class Writer:
+    """Appends lines to a fresh file, each complete on disk before the next case starts."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = path.open("w", encoding="utf-8") if path else None
+
+    def write(self, data: dict[str, Any]) -> None:
+        if self._file:
+            self._file.write(json.dumps(data) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
