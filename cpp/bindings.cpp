@@ -64,6 +64,7 @@ void check_type(const py::array& a, const char* name) {
 // Aligned float32 whose last axis is contiguous: what a SequenceView can describe.
 void check_view(const py::array& a, const char* name) {
   check_type<float>(a, name);
+  if (a.size() == 0) return;  // NumPy may give such an array any strides
   const bool aligned = (a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
   const py::ssize_t last = a.ndim() - 1;
   if (!aligned || (last >= 0 && a.shape(last) > 1 && a.strides(last) != sizeof(float)))

@@ -162,6 +162,7 @@ class RowBlock {
     product.out = scratch_.gates;
     product.rows = steps * rows;
     product.reduction = sizes_.layer_input(layer);
+    product.chain = chain_terms(sizes_.hidden_size);
     product.hidden = sizes_.hidden_size;
     model_.kernels->input_product(product);
 
@@ -181,6 +182,7 @@ class RowBlock {
     args.hidden = sizes_.hidden_size;
     args.rows = rows;
     args.steps = steps;
+    args.chain = chain_terms(sizes_.hidden_size);
     args.activation = sizes_.activation;
     args.recurrent_activation = sizes_.recurrent_activation;
     (sizes_.reset_after ? model_.kernels->steps_reset_after

@@ -12,10 +12,10 @@
 // A row's result may depend on nothing but the row: not on the tile, the ISA's lanes, the batch,
 // the threads or where the sequence was cut. So each unit's products are summed in one order, fixed
 // here for all kernels: the input product and the recurrent product apart; within each, k ascending
-// in chains of kChain fused multiply-adds; the first chain starts from the bias, the others from
-// zero; the chains' sums are added in order. FMAs are written (the compiler may not contract), and
-// no operation is used whose result differs between ISAs. Longer chains were 1.7 to 2.7 times less
-// accurate than PyTorch at K = 1024; chains of 256 cost 0 to 3%.
+// in chains of `chain` fused multiply-adds; the first chain starts from the bias, the others from
+// zero; the chains' sums are added in order. `chain` depends on the model alone (chain_terms() in
+// spec.hpp says how it was chosen). FMAs are written (the compiler may not contract), and no
+// operation is used whose result differs between ISAs.
 #pragma once
 
 #include <cstddef>
@@ -82,7 +82,7 @@ FASTGRU_INLINE void chain(Accumulators<V, R, C, G>& acc, const float* const (&w)
 template <class V, int R, int C, int G>
 FASTGRU_INLINE Accumulators<V, R, C, G> product(const float* bias, const float* weights,
                                                 const float* const (&in)[R], size_t reduction,
-                                                size_t chunk) {
+                                                size_t terms, size_t chunk) {
   Accumulators<V, R, C, G> acc;
   const float* w[C];
   FASTGRU_UNROLL
@@ -96,11 +96,11 @@ FASTGRU_INLINE Accumulators<V, R, C, G> product(const float* bias, const float* 
       for (int r = 0; r < R; ++r) acc.v[r][c][g] = b;
     }
   }
-  chain<V, R, C, G>(acc, w, in, 0, reduction < kChain ? reduction : kChain);
-  if (reduction <= kChain) return acc;
+  chain<V, R, C, G>(acc, w, in, 0, reduction < terms ? reduction : terms);
+  if (reduction <= terms) return acc;
 
   Accumulators<V, R, C, G> total = acc;
-  for (size_t k = kChain; k < reduction; k += kChain) {
+  for (size_t k = terms; k < reduction; k += terms) {
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) {
       FASTGRU_UNROLL
@@ -109,7 +109,7 @@ FASTGRU_INLINE Accumulators<V, R, C, G> product(const float* bias, const float* 
         for (int g = 0; g < G; ++g) acc.v[r][c][g] = V::set(0.0f);
       }
     }
-    chain<V, R, C, G>(acc, w, in, k, reduction - k < kChain ? reduction : k + kChain);
+    chain<V, R, C, G>(acc, w, in, k, reduction - k < terms ? reduction : k + terms);
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) {
       FASTGRU_UNROLL
@@ -177,7 +177,7 @@ struct InputTile {
     const float* in[R];
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) in[r] = a.x[row + r];
-    const auto acc = product<V, R, C, 3>(a.bias, a.weights, in, a.reduction, chunk);
+    const auto acc = product<V, R, C, 3>(a.bias, a.weights, in, a.reduction, a.chain, chunk);
     const size_t out_stride = (a.hidden + kPanel - 1) / kPanel * (3 * kPanel);
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -214,7 +214,7 @@ struct ResetAfterTile {
   static void run(const Steps& a, std::ptrdiff_t out_offset, size_t row, size_t chunk) {
     const float* h[R];
     rows_of(a.state, a.state_stride, row, h);
-    const auto acc = product<V, R, C, 3>(a.bias, a.weights, h, a.hidden, chunk);
+    const auto acc = product<V, R, C, 3>(a.bias, a.weights, h, a.hidden, a.chain, chunk);
     FASTGRU_UNROLL
     for (int i = 0; i < R; ++i) {
       FASTGRU_UNROLL
@@ -241,7 +241,7 @@ struct ResetBeforeGates {
   static void run(const Steps& a, std::ptrdiff_t out_offset, size_t row, size_t chunk) {
     const float* h[R];
     rows_of(a.state, a.state_stride, row, h);
-    const auto acc = product<V, R, C, 2>(a.bias, a.weights, h, a.hidden, chunk);
+    const auto acc = product<V, R, C, 2>(a.bias, a.weights, h, a.hidden, a.chain, chunk);
     FASTGRU_UNROLL
     for (int i = 0; i < R; ++i) {
       FASTGRU_UNROLL
@@ -270,7 +270,7 @@ struct ResetBeforeCandidate {
     const float* rh[R];
     rows_of(a.reset_state, a.state_stride, row, rh);
     const auto acc =
-        product<V, R, C, 1>(a.bias + 2 * kPanel, a.candidate_weights, rh, a.hidden, chunk);
+        product<V, R, C, 1>(a.bias + 2 * kPanel, a.candidate_weights, rh, a.hidden, a.chain, chunk);
     FASTGRU_UNROLL
     for (int i = 0; i < R; ++i) {
       FASTGRU_UNROLL

@@ -21,8 +21,8 @@ constexpr float kLn2 = 0.693147180559945309f;
 
 // sigmoid(x) = 1 / (1 + exp(-x)).
 // exp(-x) = 2^n * p(r), |r| <= ln(2)/2; p of degree 5, minimax, relative error 1.05e-7.
-// Maximum absolute error 9e-8 over all floats (measured over every exponent and 2^24 floats in
-// [-20, 20]), dominated by the rounding of the last two operations; p adds 2.6e-8.
+// Maximum absolute error 9.8e-8, measured over all normal floats below 1024 in magnitude (beyond it
+// the result is constant); dominated by the roundings of 1 + e and of the division; p adds 2.6e-8.
 // x >= 17.4 gives exactly 1 and x <= -88.4 exactly 0; NaN gives NaN; infinities as their limits.
 // The result is in [0, 1]. Denormals may be flushed.
 template <class V>
@@ -44,10 +44,10 @@ FASTGRU_INLINE V sigmoid(V x) {
 
 // tanh(x) = sign(x) * -m / (m + 2) with m = expm1(-2|x|) in [-1, 0].
 // expm1(y) = 2^n * (1 + q(r)) - 1 with q(r) = expm1(r) of degree 6, minimax, relative error 1.3e-8;
-// where n = 0 (|x| < 0.173) nothing cancels, so small inputs keep their digits: maximum relative
-// error 2.5e-7 for every normal float, absolute 1.2e-7; dominated by the roundings of m and m + 2.
-// |tanh| <= 1 to the bit: m >= -1 always, since 2^n (1 + q) > 0. |x| >= 10 gives exactly 1.
-// NaN gives NaN; infinities give +-1. Denormals may be flushed.
+// where n = 0 (|x| < 0.173) nothing cancels, so small inputs keep their digits. Maximum
+// error 1.9e-7 relative, 1.5e-7 absolute, measured as for sigmoid; dominated by the roundings of m
+// and m + 2. |tanh| <= 1 to the bit: m >= -1 always, since 2^n (1 + q) > 0. |x| >= 10 gives
+// exactly 1. NaN gives NaN; infinities give +-1. Denormals may be flushed.
 template <class V>
 FASTGRU_INLINE V tanh(V x) {
   const V a = at_most(abs(x), V::set(10.0f));

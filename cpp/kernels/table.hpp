@@ -14,9 +14,6 @@ namespace fastgru {
 // Measured (PERFORMANCE.md's experiment, Zen 4): panels of 16 did as well as wider ones.
 constexpr std::size_t kPanel = 16;
 
-// Terms of one FMA chain; see Note [Same bits] in gru_f32.hpp.
-constexpr std::size_t kChain = 256;
-
 enum class Activation { tanh, relu, sigmoid, identity };
 enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_02 };
 
@@ -28,6 +25,7 @@ struct InputProduct {
   float* out;             // [rows][P][3][kPanel], 64-byte aligned
   std::size_t rows;
   std::size_t reduction;  // K
+  std::size_t chain;      // terms of one FMA chain, see Note [Same bits]
   std::size_t hidden;     // H
 };
 
@@ -48,6 +46,7 @@ struct Steps {
   std::size_t hidden;              // H
   std::size_t rows;
   std::size_t steps;
+  std::size_t chain;  // terms of one FMA chain, see Note [Same bits]
   Activation activation;
   RecurrentActivation recurrent_activation;
 };

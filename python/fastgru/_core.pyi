@@ -21,8 +21,9 @@ class Model:
 
     def __init__(
         self,
-        tensors: Sequence[Float32Array],  # PyTorch's flat order: for each layer, for each direction:
+        # PyTorch's flat order: for each layer, for each direction:
         # w_ih (3H, I or D*H), w_hh (3H, H)[, b_ih (3H,), b_hh (3H,)]; copied (packed), not kept
+        tensors: Sequence[Float32Array],
         *,
         input_size: int,
         hidden_size: int,
@@ -31,7 +32,7 @@ class Model:
         bias: bool,
         reset_after: bool,
         activation: str,  # "tanh" | "relu" | "sigmoid" | "identity", else ValueError
-        recurrent_activation: str,  # "sigmoid" | "hard_sigmoid" | "hard_sigmoid_02", else ValueError
+        recurrent_activation: str,  # "sigmoid" | "hard_sigmoid" | "hard_sigmoid_02"
         isa: str | None,  # None: FASTGRU_ISA, else the best; unknown or unsupported: ValueError
     ) -> None: ...
     @property
@@ -65,7 +66,9 @@ class Stream:
     # h_0 (L, B, H) or None (zeros); kept for reset()
     def __init__(self, model: Model, batch_size: int, h_0: Float32Array | None) -> None: ...
     # x (B, I), or (I,) where batch_size is 1 -> (B, H) or (H,). `out`: see Stream.step in API.md
-    def step(self, x: Float32Array, out: Float32Array | None) -> Float32Array: ...
+    def step(
+        self, x: Float32Array, out: Float32Array | None, num_threads: int = 0
+    ) -> Float32Array: ...
     # x (T, B, I) | (B, T, I) with batch_first | (T, I) where batch_size is 1
     def run(
         self, x: Float32Array, out: Float32Array | None, batch_first: bool, num_threads: int
@@ -86,8 +89,11 @@ def default_isa() -> str:
 # Test hook: "sigmoid" | "tanh" | "hard_sigmoid" | "hard_sigmoid_02" | "relu" of a 1-D array with
 # the code that the kernels of `isa` use.
 def apply_activation(name: str, x: Float32Array, isa: str) -> Float32Array: ...
-
 def set_num_threads(n: int) -> None: ...  # ValueError if n < 1
-def get_num_threads() -> int: ...  # set_num_threads, else FASTGRU_NUM_THREADS, else OMP_NUM_THREADS, else cores
-def set_core_limit(n: int) -> None: ...  # cores by cgroup quota (affinity is asked for at each call)
+
+# set_num_threads, else FASTGRU_NUM_THREADS, else OMP_NUM_THREADS, else cores
+def get_num_threads() -> int: ...
+
+# Cores by cgroup quota (affinity is asked for at each call).
+def set_core_limit(n: int) -> None: ...
 def openmp_runtime() -> str: ...  # "libgomp", "libomp" or "none"

@@ -1,0 +1,37 @@
+"""fastgru: runs a trained GRU network on a CPU, fast, from Python.
+
+Train in PyTorch, save the weights, load them here without PyTorch. Refuses to train and to use
+GPUs.
+
+>>> import numpy as np, fastgru
+>>> weights = {"weight_ih_l0": np.ones((6, 3), np.float32),
+...            "weight_hh_l0": np.ones((6, 2), np.float32)}
+>>> gru = fastgru.GRU.from_state_dict(weights)
+>>> output, h_n = gru(np.ones((5, 1, 3), np.float32))
+>>> output.shape
+(5, 1, 2)
+"""
+
+from __future__ import annotations
+
+from fastgru import _startup as _startup  # first: it decides how the extension is loaded
+from fastgru._core import __version__
+from fastgru.errors import FormatError, ShapeError
+from fastgru.formats import load
+from fastgru.gru import GRU
+from fastgru.machine import cpu_info, get_num_threads, set_num_threads
+from fastgru.stream import Stream
+from fastgru.trace import Trace
+
+__all__ = [
+    "GRU",
+    "FormatError",
+    "ShapeError",
+    "Stream",
+    "Trace",
+    "__version__",
+    "cpu_info",
+    "get_num_threads",
+    "load",
+    "set_num_threads",
+]

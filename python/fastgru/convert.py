@@ -1,0 +1,126 @@
+"""Weights as other programs hold them -> tensors under PyTorch's names.
+
+`parts_of_torch_module` reads torch.nn.GRU and GRUCell, `tensors_from_d2l` the from-scratch GRU of
+"Dive into Deep Learning". They rearrange and name; spec.py judges.
+Refuses modules whose forward pass is not torch's own: their weights would run another function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastgru.arrays import Float32Array, TensorSource, shape_text, source_of
+from fastgru.errors import FormatError
+from fastgru.spec import report, tensor_names
+
+_D2L_NAMES = ("W_xz", "W_hz", "b_z", "W_xr", "W_hr", "b_r", "W_xh", "W_hh", "b_h")
+_TORCH_CLASSES = ("torch.nn.modules.rnn.GRU", "torch.nn.modules.rnn.GRUCell")
+
+
+def parts_of_torch_module(module: Any) -> tuple[dict[str, Any], bool]:
+    """The tensors of a torch.nn.GRU or GRUCell under torch.nn.GRU's names, and batch_first.
+
+    Known by the class's name, so that torch need not be imported. Raises TypeError for anything
+    else, subclasses with a forward of their own included.
+    """
+    base = _torch_class(module)
+    if base is None:
+        raise TypeError(_not_a_gru(module))
+    kind = base.__name__
+    if type(module).forward is not base.forward:
+        raise TypeError(
+            f"{type(module).__name__} is a {kind} with a forward of its own, which would be lost; "
+            "to run the plain GRU with its weights use GRU.from_state_dict(module.state_dict())"
+        )
+    # By attribute, not from state_dict: so weight_norm and parametrizations give effective weights.
+    if kind == "GRU":
+        names = tensor_names(range(module.num_layers), module.bidirectional, module.bias)
+        return {name: getattr(module, name) for name in names}, bool(module.batch_first)
+    names = tensor_names([0], False, module.bias)
+    return {name: getattr(module, name.removesuffix("_l0")) for name in names}, False
+
+
+def _torch_class(module: object) -> Any:
+    names = ((base, f"{base.__module__}.{base.__qualname__}") for base in type(module).__mro__)
+    return next((base for base, name in names if name in _TORCH_CLASSES), None)
+
+
+def _not_a_gru(module: Any) -> str:
+    message = f"expected a torch.nn.GRU or torch.nn.GRUCell, got {type(module).__name__}"
+    if isinstance(module, Mapping):
+        return f"{message}; a state dict goes to GRU.from_state_dict"
+    if isinstance(module, type) or not hasattr(module, "named_modules"):
+        return message
+    inside = [path for path, part in module.named_modules() if _torch_class(part) is not None]
+    if inside:
+        return f"{message}; it holds GRUs at {', '.join(inside)}: pass one of those"
+    return f"{message}; if it holds GRU weights use GRU.from_state_dict(module.state_dict())"
+
+
+def tensors_from_d2l(
+    params: Mapping[str, ArrayLike] | Sequence[ArrayLike],
+) -> dict[str, Float32Array]:
+    """PyTorch-named tensors of a "Dive into Deep Learning" GRU, for `reset_after=False`.
+
+    `params`: W_xz W_hz b_z W_xr W_hr b_r W_xh W_hh b_h by name or in this order (W_hq b_q may
+    follow), where W_x* are (I, H), W_h* (H, H) and b_* (H,): they multiply from the right and have
+    one bias per gate. Raises FormatError listing every problem.
+
+    >>> tensors = tensors_from_d2l([np.ones(s) for s in [(3, 2), (2, 2), (2,)] * 3])
+    >>> {name: tensor.shape for name, tensor in tensors.items()}["weight_ih_l0"]
+    (6, 3)
+    """
+    sources = _d2l_sources(params)
+    problems: list[str] = []
+    shapes = {name: source.shape for name, source in sources.items()}
+    hidden = _most_common([shapes[n][-1] for n in _D2L_NAMES if shapes.get(n)])
+    inputs = _most_common([shapes[n][0] for n in _D2L_NAMES[::3] if len(shapes.get(n, ())) == 2])
+    for name in _D2L_NAMES:
+        expected = {"W_x": (inputs, hidden), "W_h": (hidden, hidden)}.get(name[:3], (hidden,))
+        source = sources.get(name)
+        if source is None:
+            problems.append(f"{name}: missing")
+            continue
+        if source.shape != expected and not (name[0] == "b" and source.shape == (1, hidden)):
+            got = shape_text(source.shape)
+            problems.append(f"{name}: expected {shape_text(expected)}, got {got}")
+        if not source.is_real_float:
+            problems.append(f"{name}: expected a real floating dtype, got {source.dtype}")
+    if problems:
+        raise FormatError(report("the d2l GRU", problems))
+    array = {name: source.read() for name, source in sources.items()}
+    gates = "rzh"  # PyTorch's order
+    return {
+        "weight_ih_l0": np.concatenate([array[f"W_x{gate}"].T for gate in gates]),
+        "weight_hh_l0": np.concatenate([array[f"W_h{gate}"].T for gate in gates]),
+        "bias_ih_l0": np.concatenate([array[f"b_{gate}"].reshape(-1) for gate in gates]),
+        "bias_hh_l0": np.zeros(3 * hidden, np.float32),
+    }
+
+
+def _d2l_sources(
+    params: Mapping[str, ArrayLike] | Sequence[ArrayLike],
+) -> dict[str, TensorSource]:
+    if isinstance(params, Mapping):
+        named = {name: params[name] for name in _D2L_NAMES if name in params}
+        if not named:
+            seen = ", ".join(map(str, list(params)[:12])) or "none"
+            raise FormatError(f"the d2l GRU: none of {', '.join(_D2L_NAMES)} found; names: {seen}")
+    elif isinstance(params, (list, tuple)):
+        if len(params) not in (9, 11):
+            raise FormatError(
+                f"the d2l GRU: expected 9 arrays ({', '.join(_D2L_NAMES)}), or 11 with W_hq and "
+                f"b_q, got {len(params)}"
+            )
+        named = dict(zip(_D2L_NAMES, params, strict=False))
+    else:
+        raise TypeError(f"params: expected a list or a dict of arrays, got {type(params).__name__}")
+    return {name: source_of(name, value) for name, value in named.items()}
+
+
+def _most_common(sizes: list[int]) -> int:
+    return max(sizes, key=sizes.count, default=0)

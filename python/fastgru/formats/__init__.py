@@ -1,0 +1,136 @@
+"""Files of trained networks: `load` knows what a file is by its content, never by its name.
+
+A reader per format turns a file into {name: TensorSource}; the validator in spec.py does the rest.
+Refuses whatever is damaged, ambiguous or would run code: one FormatError, and no partial model.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import BinaryIO
+
+from fastgru.errors import FormatError
+from fastgru.gru import GRU
+from fastgru.options import check_options, positive
+from fastgru.spec import spec_from_tensors
+
+TORCH_HINT = (
+    "in Python with torch, save the state dict with "
+    "safetensors.torch.save_file(model.state_dict(), path)"
+)
+_PICKLE = f"a Python pickle (an old torch.save file?), which is not read yet; {TORCH_HINT}"
+_OTHERS = {
+    b"\x89HDF": "an HDF5 file (Keras), which is not read yet",
+    b"\x93NUMPY": "a single .npy array; an .npz file holds named ones",
+    **{bytes([0x80, protocol]): _PICKLE for protocol in range(2, 6)},
+}
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    prefix: str | None = None,
+    batch_first: bool | None = None,
+    reset_after: bool | None = None,
+    activation: str | None = None,
+    recurrent_activation: str | None = None,
+    precision: str | None = None,
+    num_threads: int | None = None,
+    isa: str | None = None,
+) -> GRU:
+    """Loads a GRU: fastgru's native file, a safetensors file of a state dict, or a `.npz`.
+
+    None means what the file says, and where it says nothing (a bare state dict) PyTorch's default.
+    `prefix="encoder.rnn."` picks one GRU of several; the other options are those of
+    `GRU.from_state_dict`. Raises FormatError (listing every problem) for a file that does not hold
+    a sound GRU or says something else than the options, ValueError for an unknown option, OSError
+    (FileNotFoundError, IsADirectoryError) if it cannot be read.
+
+    >>> import numpy as np, fastgru
+    >>> np.savez("weights.npz", weight_ih_l0=np.ones((6, 3), np.float32),
+    ...                         weight_hh_l0=np.ones((6, 2), np.float32))
+    >>> fastgru.load("weights.npz", batch_first=True).batch_first
+    True
+    """
+    given = {
+        "batch_first": batch_first,
+        "reset_after": reset_after,
+        "activation": activation,
+        "recurrent_activation": recurrent_activation,
+        "precision": precision,
+    }
+    wanted = {name: value for name, value in given.items() if value is not None}
+    check_options(**wanted)
+    if num_threads is not None:
+        positive("num_threads", num_threads)
+    name = os.fspath(path)  # before open, which would take 0 for standard input
+    try:
+        with _open_regular(name) as file:
+            return _read(file, prefix, wanted, num_threads, isa)
+    except FormatError as error:
+        raise FormatError(f"{os.fsdecode(name)}: {error}") from error.__cause__
+
+
+def _open_regular(name: str) -> BinaryIO:
+    if not os.path.isdir(name) and not stat.S_ISREG(os.stat(name).st_mode):
+        raise FormatError("not a regular file")  # opening a pipe would wait, a device never end
+    return open(name, "rb")
+
+
+def _read(
+    file: BinaryIO,
+    prefix: str | None,
+    wanted: dict[str, bool | str],
+    num_threads: int | None,
+    isa: str | None,
+) -> GRU:
+    # Importing fastgru must stay fast and needs none of these.
+    from fastgru.formats import native, npz_file, safetensors_file  # noqa: PLC0415
+
+    head = file.read(9)
+    description = None
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06") and head[8:] != b"{":
+        tensors = npz_file.read(file)
+    elif head[8:] == b"{":
+        tensors, metadata = safetensors_file.read(file)
+        if native.KEY in metadata:
+            description = native.parse(metadata[native.KEY])
+    else:
+        raise FormatError(_what_it_is(head))
+    options: dict[str, bool | str] = {
+        "batch_first": False,
+        "reset_after": True,
+        "activation": "tanh",
+        "recurrent_activation": "sigmoid",
+        "precision": "float32",
+    }
+    if description is None:
+        options.update(wanted)
+    else:
+        native.check_contradictions(description, wanted, prefix)
+        options = {name: description[name] for name in options}
+        prefix = ""
+    spec = spec_from_tensors(
+        tensors,
+        prefix=prefix,
+        reset_after=bool(options["reset_after"]),
+        activation=str(options["activation"]),
+        recurrent_activation=str(options["recurrent_activation"]),
+    )
+    if description is not None:
+        native.check_sizes(description, spec)
+    return GRU(
+        spec,
+        batch_first=bool(options["batch_first"]),
+        precision=str(options["precision"]),
+        num_threads=num_threads,
+        isa=isa,
+    )
+
+
+def _what_it_is(head: bytes) -> str:
+    if not head:
+        return "the file is empty"
+    other = next((text for magic, text in _OTHERS.items() if head.startswith(magic)), None)
+    return f"expected a safetensors or .npz file, got {other or f'one that starts with {head!r}'}"

@@ -1,0 +1,267 @@
+"""What a GRU is before it is packed: sizes, equation and float32 tensors under PyTorch's names.
+
+`spec_from_tensors` is the one validator: it finds the GRU among named tensors, works out its sizes
+and reports everything that is wrong in one FormatError. It refuses to repair anything: no tensor is
+transposed, padded, guessed or ignored if its name is a GRU's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastgru.arrays import Float32Array, TensorSource, shape_text, source_of
+from fastgru.errors import FormatError
+
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
+RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_02")
+
+_LAYER_NAME = re.compile(r"(?:weight|bias)_(?:ih|hh)_l(0|[1-9][0-9]{0,3})(_reverse)?")
+_CELL_NAME = re.compile(r"(?:weight|bias)_(?:ih|hh)")
+_GRU_LIKE = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)")  # what has no other business under a GRU
+_MAX_LISTED = 12
+
+Shape = tuple[int | str, ...]  # a letter stands for a size that nothing tells
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A stack of GRU layers. `tensors`: float32, C-contiguous, named as in torch.nn.GRU."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bidirectional: bool
+    bias: bool
+    reset_after: bool
+    activation: str
+    recurrent_activation: str
+    tensors: Mapping[str, Float32Array]
+
+    def names(self) -> list[str]:
+        """The tensors' names in PyTorch's flat order, which is `_core`'s."""
+        return tensor_names(range(self.num_layers), self.bidirectional, self.bias)
+
+
+def tensor_names(layers: Iterable[int], bidirectional: bool, bias: bool) -> list[str]:
+    """Names of torch.nn.GRU's parameters in its flat order.
+
+    >>> tensor_names([0], bidirectional=False, bias=True)
+    ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
+    """
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if bias else ("weight_ih", "weight_hh")
+    suffixes = ("", "_reverse") if bidirectional else ("",)
+    return [f"{kind}_l{layer}{end}" for layer in layers for end in suffixes for kind in kinds]
+
+
+def spec_from_tensors(
+    tensors: Mapping[Any, Any],
+    *,
+    prefix: str | None = None,
+    reset_after: bool = True,
+    activation: str = "tanh",
+    recurrent_activation: str = "sigmoid",
+) -> ModelSpec:
+    """Finds and validates the GRU (or GRUCell) among `tensors`: arrays, tensors or TensorSources.
+
+    `prefix` is the module path it stands under, `"encoder.rnn."` (the last dot may be missing).
+    None searches: the only GRU there is, whatever its prefix. Raises FormatError listing every
+    problem; TypeError for torch tensors that are not dense in CPU memory.
+
+    >>> import numpy as np
+    >>> spec = spec_from_tensors({"rnn.weight_ih_l0": np.zeros((6, 3)),
+    ...                           "rnn.weight_hh_l0": np.zeros((6, 2))})
+    >>> spec.input_size, spec.hidden_size, spec.bias
+    (3, 2, False)
+    """
+    if prefix is not None and not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected a string or None, got {prefix!r}")
+    names = [name for name in tensors if isinstance(name, str)]
+    prefix = _choose_prefix(tensors, names, prefix)
+    found, problems = _collect(tensors, names, prefix)
+    shapes = {name: source.shape for name, (_, source) in found.items()}
+    layers = sorted({int(name.split("_")[2][1:]) for name in found})
+    bidirectional = any(name.endswith("_reverse") for name in found)
+    bias = any(name.startswith("bias") for name in found)
+    hidden_size = _hidden_size(shapes)
+    input_size = _input_size(shapes, hidden_size)
+
+    gaps = sorted(set(range(layers[-1] + 1)) - set(layers))
+    if gaps:
+        problems.append(f"layers {_listed(gaps)}: missing (the last is layer {layers[-1]})")
+    for name in tensor_names(layers, bidirectional, bias):
+        expected = _expected_shape(name, input_size, hidden_size, bidirectional)
+        if name not in found:
+            problems.append(f"{prefix}{name}: missing, expected {shape_text(expected)}")
+        else:
+            problems.extend(_tensor_problems(*found[name], expected))
+    problems.extend(_other_network(shapes, hidden_size))
+    for letter, size in (("hidden", hidden_size), ("input", input_size)):
+        if size == 0:
+            problems.append(f"{letter}_size: expected at least 1, got 0")
+
+    arrays = {} if problems else dict(_read(found, problems))
+    if problems:
+        raise FormatError(report(f"the GRU under {prefix!r}" if prefix else "the GRU", problems))
+    assert isinstance(input_size, int)
+    assert isinstance(hidden_size, int)
+    return ModelSpec(
+        input_size=input_size,
+        hidden_size=hidden_size,
+        num_layers=len(layers),
+        bidirectional=bidirectional,
+        bias=bias,
+        reset_after=reset_after,
+        activation=activation,
+        recurrent_activation=recurrent_activation,
+        tensors=arrays,
+    )
+
+
+def report(subject: str, problems: list[str]) -> str:
+    """One message for all problems; a line each where there are several."""
+    problems = [p if len(p) <= 500 else f"{p[:500]} ..." for p in problems]  # names can be long
+    if len(problems) == 1:
+        return f"{subject}: {problems[0]}"
+    return "\n  ".join([f"{subject} has {len(problems)} problems:", *problems])
+
+
+def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | None) -> str:
+    modules: dict[str, list[str]] = {}
+    for name in names:
+        stem, dot, leaf = name.rpartition(".")
+        if _LAYER_NAME.fullmatch(leaf) or _CELL_NAME.fullmatch(leaf):
+            modules.setdefault(stem + dot, []).append(name)
+    if prefix is not None:
+        for candidate in (prefix, f"{prefix}."):
+            leaves = [name[len(candidate) :] for name in names if name.startswith(candidate)]
+            if any(_LAYER_NAME.fullmatch(leaf) or _CELL_NAME.fullmatch(leaf) for leaf in leaves):
+                return candidate
+        there = f"GRUs stand under {_listed(map(repr, modules))}" if modules else _seen(names)
+        raise FormatError(f"no GRU under prefix {prefix!r}: {there}")
+    if not modules:
+        raise FormatError(
+            f"no GRU found: no name ends in weight_ih_l0 or weight_hh_l0; {_seen(names)}"
+        )
+    if len(modules) == 1:
+        return next(iter(modules))
+
+    shapes = {}
+    for stem in modules:
+        leaf = "weight_hh_l0" if f"{stem}weight_hh_l0" in tensors else "weight_hh"
+        name = stem + leaf
+        shapes[stem] = source_of(name, tensors[name]).shape if name in tensors else ()
+    fitting = [stem for stem, s in shapes.items() if len(s) == 2 and s[0] == 3 * s[1]]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = _listed(f"{stem!r} (recurrent weight {s or 'missing'})" for stem, s in shapes.items())
+    raise FormatError(f"several networks found, pick one with prefix=...: {listed}")
+
+
+def _collect(
+    tensors: Mapping[Any, Any], names: list[str], prefix: str
+) -> tuple[dict[str, tuple[str, TensorSource]], list[str]]:
+    """The GRU's tensors by layer name, each with its full name; and the names that do not fit."""
+    leaves = {name[len(prefix) :]: name for name in names if name.startswith(prefix)}
+    has_layers = any(_LAYER_NAME.fullmatch(leaf) for leaf in leaves)
+    found, problems = {}, []
+    for leaf, name in leaves.items():
+        if _LAYER_NAME.fullmatch(leaf):
+            found[leaf] = name, source_of(name, tensors[name])
+        elif _CELL_NAME.fullmatch(leaf) and not has_layers:
+            found[f"{leaf}_l0"] = name, source_of(name, tensors[name])
+        elif leaf.startswith("weight_hr"):
+            problems.append(f"{name}: a projection, this looks like an LSTM with proj_size")
+        elif "." not in leaf and _GRU_LIKE.match(leaf):
+            problems.append(f"{name}: no tensor of a GRU has this name")
+    return found, problems
+
+
+def _hidden_size(shapes: Mapping[str, tuple[int, ...]]) -> int | str:
+    """From weight_hh_l0 if its shape makes sense; else what most tensors agree on."""
+    recurrent, from_input = shapes.get("weight_hh_l0", ()), shapes.get("weight_ih_l0", ())
+    if len(recurrent) == 2:
+        rows, columns = recurrent
+        other_network = rows in (columns, 4 * columns)
+        if rows == 3 * columns or (other_network and from_input[:1] in ((), (rows,))):
+            return columns
+        if columns == 3 * rows:
+            return rows
+    votes: Counter[int] = Counter()
+    for name, shape in shapes.items():
+        if shape and shape[0] % 3 == 0:
+            votes[shape[0] // 3] += 1
+        if name.startswith("weight_hh") and len(shape) == 2:
+            votes[shape[1]] += 1
+    return votes.most_common(1)[0][0] if votes else "H"
+
+
+def _input_size(shapes: Mapping[str, tuple[int, ...]], hidden_size: int | str) -> int | str:
+    for name in ("weight_ih_l0", "weight_ih_l0_reverse"):
+        shape = shapes.get(name, ())
+        if len(shape) == 2:
+            transposed = isinstance(hidden_size, int) and shape[0] != 3 * hidden_size == shape[1]
+            return shape[0] if transposed else shape[1]
+    return "I"
+
+
+def _expected_shape(
+    name: str, input_size: int | str, hidden_size: int | str, bidirectional: bool
+) -> Shape:
+    rows = _times(3, hidden_size)
+    if name.startswith("bias"):
+        return (rows,)
+    if name.startswith("weight_hh"):
+        return rows, hidden_size
+    if name in ("weight_ih_l0", "weight_ih_l0_reverse"):
+        return rows, input_size
+    return rows, _times(2, hidden_size) if bidirectional else hidden_size
+
+
+def _times(count: int, size: int | str) -> int | str:
+    return count * size if isinstance(size, int) else f"{count}{size}"
+
+
+def _tensor_problems(name: str, source: TensorSource, expected: Shape) -> Iterator[str]:
+    fits = len(source.shape) == len(expected) and all(
+        isinstance(want, str) or want == got
+        for want, got in zip(expected, source.shape, strict=True)
+    )
+    if not fits:
+        hint = " (transposed?)" if source.shape[::-1] == expected else ""
+        yield f"{name}: expected {shape_text(expected)}, got {shape_text(source.shape)}{hint}"
+    if not source.is_real_float:
+        yield f"{name}: expected a real floating dtype, got {source.dtype}"
+
+
+def _other_network(shapes: Mapping[str, tuple[int, ...]], hidden_size: int | str) -> Iterator[str]:
+    rows = {shape[0] for name, shape in shapes.items() if name.startswith("weight") and shape}
+    if isinstance(hidden_size, int) and hidden_size > 0:
+        if rows == {hidden_size}:
+            yield f"this looks like an RNN: H = {hidden_size} rows in all weights, a GRU has 3H"
+        if rows == {4 * hidden_size}:
+            rows_text = f"4H = {4 * hidden_size} rows"
+            yield f"this looks like an LSTM: {rows_text} in all weights, a GRU has 3H"
+
+
+def _read(
+    found: Mapping[str, tuple[str, TensorSource]], problems: list[str]
+) -> Iterator[tuple[str, Float32Array]]:
+    for name, (_, source) in found.items():
+        try:
+            yield name, source.read()
+        except FormatError as error:  # damaged data behind a sound header
+            problems.append(str(error))
+
+
+def _listed(items: Iterable[object]) -> str:
+    texts = [str(item) for item in items]
+    more = len(texts) - _MAX_LISTED
+    return ", ".join(texts[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _seen(names: list[str]) -> str:
+    return f"the names are {_listed(names)}" if names else "there are no tensors"

@@ -1,0 +1,155 @@
+"""One live sequence, or a fixed batch that advances together, with its state kept.
+
+A thin layer over `_core.Stream`: it converts arrays and nothing else, because a step of a small
+network takes about as long as three Python calls. Refuses bidirectional models, which need the end
+of a sequence before its beginning can be computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgru import _core
+from fastgru.arrays import FLOAT32, Float32Array, Int64Array, as_float32, as_int64, as_state
+from fastgru.errors import ShapeError
+from fastgru.options import positive
+
+if TYPE_CHECKING:
+    from fastgru.gru import GRU
+
+Rows = int | Sequence[int] | NDArray[np.integer | np.bool_]
+_ndarray = np.ndarray  # one look-up less in `step`
+
+
+class Stream:
+    """The state of `batch_size` sequences between calls. Made by `GRU.stream`.
+
+    However a sequence is cut into `step` and `run` calls, the results are the same to the bit as
+    from one call of the GRU. A call that raises leaves the state as it was. A second call while one
+    runs (from another thread) raises RuntimeError.
+
+    >>> import numpy as np, fastgru
+    >>> gru = fastgru.GRU.from_state_dict({"weight_ih_l0": np.ones((6, 3), np.float32),
+    ...                                    "weight_hh_l0": np.ones((6, 2), np.float32)})
+    >>> stream = gru.stream()
+    >>> x = np.ones((4, 3), np.float32)
+    >>> rows = [stream.step(x_t) for x_t in x]
+    >>> np.array_equal(np.stack(rows), gru(x)[0])
+    True
+    """
+
+    __slots__ = ("__weakref__", "_core", "_gru", "_step")
+
+    def __init__(self, gru: GRU, batch_size: int = 1, h_0: ArrayLike | None = None) -> None:
+        """h_0: (L, B, H), kept for `reset`; zeros if None."""
+        if gru.bidirectional:
+            raise ValueError(
+                "a stream needs a unidirectional model: the reverse direction starts at the end "
+                "of a sequence, which a stream never sees; call the GRU on whole sequences"
+            )
+        state = None if h_0 is None else as_state("h_0", h_0)
+        size = positive("batch_size", batch_size)
+        self._hold(gru, _core.Stream(gru._model, size, state))
+
+    def _hold(self, gru: GRU, core: _core.Stream) -> None:
+        self._gru = gru
+        self._core = core
+        self._step = core.step
+
+    def step(self, x_t: ArrayLike, *, out: Float32Array | None = None) -> Float32Array:
+        """One step: x_t (B, I), or (I,) where the batch size is 1 -> (B, H) or (H,), float32.
+
+        `out`: a writable C-contiguous float32 array of the result's shape that overlaps neither
+        x_t nor the state, else ValueError; it is filled and returned. Raises ShapeError, and
+        TypeError for integers, bools, complex numbers and objects.
+
+        >>> import numpy as np, fastgru
+        >>> stream = fastgru.GRU.from_state_dict({
+        ...     "weight_ih_l0": np.ones((6, 3), np.float32),
+        ...     "weight_hh_l0": np.ones((6, 2), np.float32)}).stream()
+        >>> y = np.empty(2, np.float32)
+        >>> stream.step(np.ones(3, np.float32), out=y) is y
+        True
+        """
+        # as_float32's short way, without the call
+        if type(x_t) is not _ndarray or x_t.dtype is not FLOAT32 or not x_t.flags.carray:
+            x_t = as_float32("x_t", x_t)
+        if out is not None and not isinstance(out, _ndarray):
+            raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
+        return self._step(x_t, out, self._gru._threads)
+
+    def run(self, chunk: ArrayLike, *, out: Float32Array | None = None) -> Float32Array:
+        """T steps in one call: chunk (T, B, I) -> (T, B, H), float32.
+
+        With the model's batch_first (B, T, I) -> (B, T, H); where the batch size is 1 also
+        (T, I) -> (T, H). `out` and errors as in `step`.
+
+        >>> import numpy as np, fastgru
+        >>> stream = fastgru.GRU.from_state_dict({
+        ...     "weight_ih_l0": np.ones((6, 3), np.float32),
+        ...     "weight_hh_l0": np.ones((6, 2), np.float32)}).stream()
+        >>> stream.run(np.ones((10, 3), np.float32)).shape
+        (10, 2)
+        """
+        gru = self._gru
+        x = as_float32("chunk", chunk)
+        if out is not None and not isinstance(out, _ndarray):
+            raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
+        return self._core.run(x, out, gru.batch_first, gru._threads)
+
+    @property
+    def state(self) -> Float32Array:
+        """The state (L, B, H), float32, a copy; assign to restore."""
+        return self._core.get_state()
+
+    @state.setter
+    def state(self, state: ArrayLike) -> None:
+        self._core.set_state(as_state("state", state))
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of sequences that advance together."""
+        return self._core.batch_size
+
+    def reset(self, rows: Rows | None = None) -> None:
+        """Puts the state back to the stream's h_0 (zeros if none was given).
+
+        `rows`: only these rows of the batch: an int, integers, or a bool mask (B,). Raises
+        IndexError for a row outside 0..B-1 and ShapeError for a mask of another length.
+
+        >>> import numpy as np, fastgru
+        >>> stream = fastgru.GRU.from_state_dict({
+        ...     "weight_ih_l0": np.ones((6, 3), np.float32),
+        ...     "weight_hh_l0": np.ones((6, 2), np.float32)}).stream(batch_size=2)
+        >>> _ = stream.step(np.ones((2, 3), np.float32))
+        >>> stream.reset(rows=1)
+        >>> stream.state.any(axis=(0, 2))
+        array([ True, False])
+        """
+        self._core.reset(None if rows is None else self._row_numbers(rows))
+
+    def _row_numbers(self, rows: Rows) -> Int64Array:
+        mask = np.asarray(rows)
+        if mask.dtype == np.bool_ and mask.ndim:
+            if mask.shape != (self.batch_size,):
+                raise ShapeError(f"rows: expected ({self.batch_size},) bools, got {mask.shape}")
+            return np.flatnonzero(mask).astype(np.int64)
+        return as_int64("rows", rows).reshape(-1)
+
+    def copy(self) -> Stream:
+        """A second stream with the same state and h_0, which goes its own way from here."""
+        other = type(self).__new__(type(self))
+        other._hold(self._gru, self._core.copy())
+        return other
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Stream:
+        return self.copy()
+
+    def __repr__(self) -> str:
+        return f"Stream(batch_size={self.batch_size}, {self._gru!r})"
