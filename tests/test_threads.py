@@ -1,0 +1,324 @@
+"""Promise 3: a good neighbour in a service.
+
+Thread counts come from where API.md says, one thread means no parallel region, children of fork
+work, PyTorch's own OpenMP does no harm, and importing leaves the process as it was. Most of this is
+about a whole process, so it is tried in a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import fastgru
+from conftest import (
+    make_gru,
+    random_input,
+    random_weights,
+    run_python,
+    same_bits,
+    torch_gru,
+)
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc or the CPU affinity")
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+several_cores = pytest.mark.skipif(cores < 2, reason="needs 2 cores")
+fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+has_openmp = pytest.mark.skipif(
+    fastgru.cpu_info().openmp_runtime == "none", reason="built without OpenMP"
+)
+
+# A network and an input that are worth two threads, and ways to look at the process.
+SETUP = """
+import os, sys
+import numpy as np
+import fastgru
+
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+
+rng = np.random.default_rng(0)
+H = 256
+weights = {
+    "weight_ih_l0": rng.uniform(-0.1, 0.1, (3 * H, 32)).astype(np.float32),
+    "weight_hh_l0": rng.uniform(-0.1, 0.1, (3 * H, H)).astype(np.float32),
+}
+x = rng.standard_normal((40, 32, 32)).astype(np.float32)
+
+def network(n=None):
+    return fastgru.GRU.from_state_dict(weights, num_threads=n)
+"""
+NO_CHOICE: dict[str, str | None] = {"FASTGRU_NUM_THREADS": None, "OMP_NUM_THREADS": None}
+
+
+def output_of(code: str, env: dict[str, str | None] | None = None) -> str:
+    result = run_python(SETUP + code, {**NO_CHOICE, **(env or {})})
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("own", "openmp", "expected"),
+    [
+        ("1", None, 1),
+        ("3", None, 3),
+        (None, "1", 1),
+        (None, "3", 3),
+        ("1", "3", 1),
+        ("3", "1", 3),
+        (None, "3,2", 3),  # OpenMP's lists are for nested regions
+    ],
+)
+def test_environment(own: str | None, openmp: str | None, expected: int) -> None:
+    """FASTGRU_NUM_THREADS, else OMP_NUM_THREADS; set_num_threads goes before both."""
+    env = {"FASTGRU_NUM_THREADS": own, "OMP_NUM_THREADS": openmp}
+    show = "print(fastgru.get_num_threads())"
+    assert output_of(show, env) == str(expected)
+    assert output_of("fastgru.set_num_threads(2)\n" + show, env) == "2"
+
+
+@linux
+def test_default_follows_affinity() -> None:
+    """Without any choice: the cores that this process may run on, when it asks."""
+    show = "print(fastgru.get_num_threads(), fastgru.cpu_info().num_threads)"
+    before, info = output_of(show).split()
+    assert before == info
+    assert 1 <= int(before) <= cores
+    pin = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    assert output_of(pin + show) == "1 1"
+
+
+def test_settings_and_their_errors() -> None:
+    """set_num_threads and model.num_threads take integers from 1 and are what they were set to."""
+    before = fastgru.get_num_threads()
+    try:
+        fastgru.set_num_threads(3)
+        assert fastgru.get_num_threads() == 3
+        assert fastgru.cpu_info().num_threads == 3
+        for bad in (0, -1):
+            with pytest.raises(ValueError, match=str(bad)):
+                fastgru.set_num_threads(bad)
+        for wrong in (1.5, "2", None):
+            with pytest.raises(TypeError):
+                fastgru.set_num_threads(wrong)  # type: ignore[arg-type]
+        assert fastgru.get_num_threads() == 3
+    finally:
+        fastgru.set_num_threads(before)
+    gru = make_gru(random_weights(np.random.default_rng(0), 3, 4))
+    gru.num_threads = 2
+    assert gru.num_threads == 2
+
+
+@linux
+@has_openmp
+@several_cores
+def test_one_thread_means_no_region() -> None:
+    """num_threads=1, from wherever, starts no thread; 2 does where the work is worth it.
+
+    Without the second half the first, and every test that compares thread counts, could not fail.
+    """
+    count = "\nbefore = tasks(); network({n})(x); print(tasks() - before)"
+    assert output_of(count.format(n=1)) == "0"
+    assert output_of("fastgru.set_num_threads(1)" + count.format(n=None)) == "0"
+    assert output_of(count.format(n=None), {"FASTGRU_NUM_THREADS": "1"}) == "0"
+    assert output_of(count.format(n=None), {"OMP_NUM_THREADS": "1"}) == "0"
+    assert output_of(count.format(n=2)) == "1"
+    assert output_of(count.format(n=2), {"FASTGRU_NUM_THREADS": "1"}) == "1"  # the model's wins
+    assert output_of("fastgru.set_num_threads(1)" + count.format(n=2)) == "1"
+
+
+@linux
+@has_openmp
+@several_cores
+def test_num_threads_is_a_ceiling_for_this_model_alone() -> None:
+    """A changed num_threads holds from the next call on, for this model only."""
+    code = """
+one, two = network(1), network(2)
+before = tasks()
+one(x)
+print(tasks() - before)
+one.num_threads = 2
+two.num_threads = 1
+two(x)
+print(tasks() - before)
+one(x)
+print(tasks() - before)
+"""
+    assert output_of(code).split() == ["0", "0", "1"]
+
+
+CHILD = """
+def in_child(work, seconds=30):
+    "Exit status of a child that runs work(); kills and reports one that hangs."
+    import signal, time
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if work() else 3)
+        finally:
+            os._exit(4)
+    for _ in range(seconds * 100):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "hangs"
+"""
+
+
+@fork
+@pytest.mark.parametrize(
+    "parent", ["network(2)(x)", "network(1)(x)", "pass"], ids=["parallel", "serial", "idle"]
+)
+def test_children_of_fork(parent: str) -> None:
+    """A child, and its child, run in parallel with the same bits, whatever the parent has done."""
+    code = f"""
+{CHILD}
+expected = network(1)(x)[0]
+{parent}
+gru = network(2)
+def same():
+    return all(np.array_equal(gru(x)[0], expected) for _ in range(3))
+def same_and_grandchild():
+    return same() and in_child(same) == 0 and same()
+print(in_child(same_and_grandchild), in_child(same), same())
+"""
+    assert output_of(code) == "0 0 True"
+
+
+@fork
+def test_fork_while_other_threads_run() -> None:
+    """A child made while another thread is inside a parallel call runs its own."""
+    code = f"""
+import threading, warnings
+warnings.simplefilter("ignore")  # Python 3.12 warns of fork with threads; that is the point here
+{CHILD}
+expected = network(1)(x)[0]
+gru = network(2)
+stop = threading.Event()
+def busy():
+    while not stop.is_set():
+        gru(x)
+thread = threading.Thread(target=busy)
+thread.start()
+def same():
+    return np.array_equal(gru(x)[0], expected)
+print(*[in_child(same) for _ in range(10)])
+stop.set()
+thread.join()
+print(same())
+"""
+    assert output_of(code).split() == ["0"] * 10 + ["True"]
+
+
+OPENMP_LIBRARY = r"""
+#include <omp.h>
+extern "C" int run_region(int threads) {
+  int count = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : count)
+  count += 1;
+  return count;
+}
+"""
+
+
+@fork
+@linux
+def test_fork_after_another_librarys_region(tmp_path: Path) -> None:
+    """Another library in the process shares libgomp and has run a region: fastgru's child works."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    source, library = tmp_path / "region.cpp", tmp_path / "libregion.so"
+    source.write_text(OPENMP_LIBRARY)
+    built = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-fopenmp", str(source), "-o", str(library)],
+        capture_output=True,
+        check=False,
+    )
+    if built.returncode:
+        pytest.skip("the C++ compiler has no OpenMP")
+    code = f"""
+{CHILD}
+import ctypes
+other = ctypes.CDLL({str(library)!r})
+gru, expected = network(2), network(1)(x)[0]
+assert other.run_region(2) == 2
+def same():
+    return np.array_equal(gru(x)[0], expected)
+print(in_child(same), same(), other.run_region(2))
+"""
+    assert output_of(code) == "0 True 2"
+
+
+def test_beside_torch(torch: ModuleType) -> None:
+    """PyTorch with its OpenMP and fastgru with its own alternate in one process, and agree."""
+    rng = np.random.default_rng(1)
+    weights = random_weights(rng, 64, 256)
+    x = random_input(rng, 20, 16, 64)
+    gru, module = make_gru(weights, num_threads=2), torch_gru(torch, weights)
+    expected = gru(x)[0]
+    with torch.no_grad():
+        torchs = module(torch.from_numpy(x))[0].numpy()
+        assert np.abs(torchs - expected).max() < 1e-5
+        for _ in range(20):
+            assert np.array_equal(module(torch.from_numpy(x))[0].numpy(), torchs)
+            assert same_bits(gru(x)[0], expected)
+
+
+@pytest.mark.parametrize("order", [("torch", "fastgru"), ("fastgru", "torch")])
+def test_either_may_be_imported_first(order: tuple[str, str], torch: ModuleType) -> None:
+    """Both orders of importing torch and fastgru work, with both running in parallel."""
+    del torch  # it is installed
+    code = f"""
+import {order[0]}
+import {order[1]}
+{SETUP}
+first = network(2)(x)[0]
+torch.set_num_threads(2)
+a = torch.randn(300, 300)
+for _ in range(5):
+    a @ a
+    assert np.array_equal(network(2)(x)[0], first)
+print("fine")
+"""
+    result = run_python(code)
+    assert (result.returncode, result.stdout.strip()) == (0, "fine"), result.stderr
+
+
+@linux
+@pytest.mark.parametrize("choice", [None, "7"])
+def test_importing_leaves_no_trace(choice: str | None) -> None:
+    """No output, no signal handlers, no threads, and the environment as it was found, in C too."""
+    code = """
+import ctypes, os, signal, sys
+import numpy
+libc = ctypes.CDLL(None)
+libc.getenv.restype = ctypes.c_char_p
+names = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "FASTGRU_ISA", "KMP_BLOCKTIME"]
+def look():
+    return (
+        dict(os.environ),
+        [libc.getenv(name.encode()) for name in names],
+        [signal.getsignal(number) for number in signal.valid_signals()],
+        len(os.listdir("/proc/self/task")),
+        os.getcwd(),
+        sys.path[:],
+    )
+before = look()
+import fastgru
+after = look()
+assert before == after, (before, after)
+assert "torch" not in sys.modules
+"""
+    result = run_python(code, {"GOMP_SPINCOUNT": choice, "OMP_WAIT_POLICY": None})
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", ""), result.stderr
