@@ -449,7 +449,8 @@ std::unique_ptr<Stream> copy_stream(Stream& stream) {
 
 // ---- module ----
 
-py::array_t<float> apply_activation(const std::string& name, const py::array_t<float>& x,
+py::array_t<float> apply_activation(const std::string& name,
+                                    const py::array_t<float, py::array::c_style>& x,
                                     const std::string& isa) {
   const TestActivation kind = from_name(kTestActivations, "name", name);
   const KernelTable* kernels = choose_kernels(isa);

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError) as error:  # FormatError and ShapeError are ValueErrors
-        print(f"fastgru {options.command}: {error}", file=sys.stderr)
+        # A FormatError has a line for each problem; this is one line.
+        print(f"fastgru {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return status

@@ -52,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     """The command; exit status 1 if anything differs from PyTorch's record."""
     if options.length < 1:
         raise ValueError(f"--length: expected at least 1, got {options.length}")
+    if options.prompt == "":
+        raise ValueError("--prompt: expected at least one character")
     if options.model is None:
         bundled = resources.files("fastgru") / "data" / "char_lm_torch.safetensors"
         with resources.as_file(bundled) as path:
@@ -63,8 +65,6 @@ def _demo(model: CharModel, record_path: Path, options: argparse.Namespace) -> i
     print(f"{model.gru!r}\n{len(model.vocabulary)} characters, one-hot\n")
     microseconds: list[float] = []
     if options.prompt is not None:
-        if not options.prompt:
-            raise ValueError("--prompt: expected at least one character")
         text, _, _ = _continue(model, options.prompt, options.length, microseconds)
         print(f"[{options.prompt}]{text}\n")
         prompts, failures = [options.prompt], []
