@@ -36,10 +36,10 @@ struct ModelSizes {
 
 // Terms of one FMA chain for a model of H units: Note [Same bits] in kernels/gru_f32.hpp.
 // One chain over 1,024 terms was 1.7 to 2.7 times less accurate than PyTorch; chains of 256 are 0.9
-// to 1.3 times on average from H = 4 on, and cost 0 to 3%. Narrower networks have larger weights and
-// PyTorch sums their products in 16 and more parts: there chains of 256 were 2.1 times less accurate
-// on average (H = 1, I = 128) and chains of 16 are 0.5 to 1.4 times, I = 16 to 1024; what they cost
-// is lost in such a network's latency.
+// to 1.3 times on average from H = 4 on, and cost 0 to 3%. Narrower networks have larger weights
+// and PyTorch sums their products in 16 and more parts: there chains of 256 were 2.1 times less
+// accurate on average (H = 1, I = 128) and chains of 16 are 0.5 to 1.4 times, I = 16 to 1024; what
+// they cost is lost in such a network's latency.
 constexpr std::size_t chain_terms(std::size_t hidden) { return hidden < 8 ? 16 : 256; }
 
 struct ModelSpec {
