@@ -8,6 +8,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
+#include <cassert>
 #include <memory>
 #include <optional>
 #include <string>
@@ -79,8 +82,18 @@ const float* contiguous(const py::array& a, const char* name) {
   return static_cast<const float*>(a.data());
 }
 
+// Uninitialised, C-contiguous. By NumPy itself, which refuses sizes that overflow (pybind11's
+// constructor computes strides first, unchecked).
 py::array_t<float> new_array(std::initializer_list<std::size_t> sizes) {
-  return py::array_t<float>(std::vector<py::ssize_t>(sizes.begin(), sizes.end()));
+  std::array<Py_intptr_t, 5> shape{};
+  assert(sizes.size() <= shape.size());
+  std::copy(sizes.begin(), sizes.end(), shape.begin());
+  const auto& numpy = py::detail::npy_api::get();
+  PyObject* array = numpy.PyArray_NewFromDescr_(
+      numpy.PyArray_Type_, py::dtype::of<float>().release().ptr(), static_cast<int>(sizes.size()),
+      shape.data(), nullptr, nullptr, 0, nullptr);
+  if (!array) throw py::error_already_set();
+  return py::reinterpret_steal<py::array_t<float>>(array);
 }
 
 std::ptrdiff_t stride(const py::array& a, py::ssize_t axis) {
