@@ -4,6 +4,7 @@
 // Note [GIL]
 // Taking the GIL back under contention costs far more than a small step, so it is released only
 // around calls estimated at more than 10 us.
+#include <cxxabi.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,9 +12,11 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "dispatch.hpp"
@@ -120,15 +123,15 @@ struct Sequences {
   }
 };
 
-Sequences sequences_of(const py::array& x, std::size_t input, bool batch_first) {
-  check_view(x, "x");
+Sequences sequences_of(const py::array& x, const char* name, std::size_t input, bool batch_first) {
+  check_view(x, name);
   const auto size = [&](py::ssize_t axis) { return static_cast<std::size_t>(x.shape(axis)); };
   if (x.ndim() == 2 && size(1) == input) return {size(0), 1, false, batch_first};
   if (x.ndim() == 3 && size(2) == input)
     return batch_first ? Sequences{size(1), size(0), true, true}
                        : Sequences{size(0), size(1), true, false};
   const std::string i = std::to_string(input);
-  wrong_shape("x", (batch_first ? "(B, T, " : "(T, B, ") + i + ") or (T, " + i + ")", x);
+  wrong_shape(name, (batch_first ? "(B, T, " : "(T, B, ") + i + ") or (T, " + i + ")", x);
 }
 
 const float* initial_state(const std::optional<py::array>& h_0, const Sequences& s,
@@ -141,8 +144,10 @@ const float* initial_state(const std::optional<py::array>& h_0, const Sequences&
   return contiguous(*h_0, "h_0");
 }
 
-const std::int64_t* checked_lengths(const std::optional<py::array>& lengths, const Sequences& s) {
-  if (!lengths) return nullptr;
+// A copy: the user's array may change while the GIL is released.
+std::vector<std::int64_t> checked_lengths(const std::optional<py::array>& lengths,
+                                          const Sequences& s) {
+  if (!lengths) return {};
   check_type<std::int64_t>(*lengths, "lengths");
   if (!s.batched)
     throw ShapeError("lengths: expected a batch of sequences, got unbatched x (T, I)");
@@ -150,11 +155,12 @@ const std::int64_t* checked_lengths(const std::optional<py::array>& lengths, con
   if (!(lengths->flags() & py::array::c_style))
     throw py::value_error("lengths: expected a C-contiguous array");
   const auto* data = static_cast<const std::int64_t*>(lengths->data());
+  const std::vector<std::int64_t> copy(data, data + s.B);
   for (std::size_t b = 0; b < s.B; ++b)
-    if (data[b] < 0 || static_cast<std::uint64_t>(data[b]) > s.T)
+    if (copy[b] < 0 || static_cast<std::uint64_t>(copy[b]) > s.T)
       throw py::value_error("lengths[" + std::to_string(b) + "]: expected 0 <= length <= " +
-                            std::to_string(s.T) + ", got " + std::to_string(data[b]));
-  return data;
+                            std::to_string(s.T) + ", got " + std::to_string(copy[b]));
+  return copy;
 }
 
 std::size_t threads_for(const ModelSizes& sizes, std::size_t T, std::size_t B,
@@ -163,11 +169,32 @@ std::size_t threads_for(const ModelSizes& sizes, std::size_t T, std::size_t B,
   return estimate_microseconds(sizes, T, B) < kParallelFrom ? 1 : threads_to_use(requested);
 }
 
+// Note [Daemon threads]
+// When the interpreter ends, CPython (before 3.14) ends a daemon thread that asks for the GIL with
+// pthread_exit(), whose unwinding would meet pybind11's noexcept destructor and abort the process.
+// The thread waits for the end instead, as it does from Python 3.14 on.
+class ReleasedGil {
+ public:
+  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  ~ReleasedGil() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (abi::__forced_unwind&) {
+      while (true) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+  }
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
 // Runs work() with the GIL released if it is long.
 template <class Work>
 void compute(const ModelSizes& sizes, std::size_t T, std::size_t B, Work work) {
   if (estimate_microseconds(sizes, T, B) < kReleaseGilFrom) return work();
-  const py::gil_scoped_release release;
+  const ReleasedGil released;
   work();
 }
 
@@ -256,7 +283,7 @@ Model make_model(const std::vector<py::array>& tensors, std::size_t input_size,
     spec.layers[i].*member = contiguous(tensor, name);
   });
   const KernelTable* kernels = choose_kernels(isa.value_or(""));
-  const py::gil_scoped_release release;
+  const ReleasedGil released;
   return {std::make_shared<const PackedModel>(pack(spec, kernels))};
 }
 
@@ -279,12 +306,13 @@ py::tuple run_model(const Model& model, const py::array& x, const std::optional<
   const ModelSizes& sizes = model.packed->sizes;
   const std::size_t hidden = sizes.hidden_size;
   const std::size_t states = sizes.num_layers * sizes.num_directions;
-  const Sequences s = sequences_of(x, sizes.input_size, batch_first);
+  const Sequences s = sequences_of(x, "x", sizes.input_size, batch_first);
   Call call;
   call.T = s.T;
   call.B = s.B;
   call.h_0 = initial_state(h_0, s, states, hidden);
-  call.lengths = checked_lengths(lengths, s);
+  const std::vector<std::int64_t> checked = checked_lengths(lengths, s);
+  call.lengths = lengths ? checked.data() : nullptr;
   py::array_t<float> y = s.make(sizes.num_directions * hidden);
   py::array_t<float> h_n =
       s.batched ? new_array({states, s.B, hidden}) : new_array({states, hidden});
@@ -304,7 +332,7 @@ py::array_t<float> trace_layer(const Model& model, std::size_t layer, const py::
   if (layer >= sizes.num_layers)
     throw py::index_error("layer: expected less than " + std::to_string(sizes.num_layers) +
                           ", got " + std::to_string(layer));
-  const Sequences s = sequences_of(x, sizes.layer_input(layer), false);
+  const Sequences s = sequences_of(x, "x", sizes.layer_input(layer), false);
   if (!s.batched) wrong_shape("x", "(T, B, " + std::to_string(sizes.layer_input(layer)) + ")", x);
   py::array_t<float> gates = new_array({4, directions, s.T, s.B, hidden});
   py::array_t<float> h_n = new_array({directions, s.B, hidden});
@@ -378,7 +406,7 @@ py::array_t<float> output(const std::optional<py::array>& out, const py::array& 
     refuse("expected an aligned C-contiguous array");
   if (!out->writeable()) refuse("expected a writable array, got a read-only one");
   const auto a = extent(*out), b = extent(x);
-  if (a.first < b.second && b.first < a.second) refuse("overlaps x");
+  if (a.first < b.second && b.first < a.second) refuse("overlaps the input");
   return py::reinterpret_borrow<py::array_t<float>>(*out);
 }
 
@@ -395,10 +423,10 @@ py::array_t<float> step(Stream& stream, const py::array& x, const std::optional<
                         std::size_t num_threads) {
   const ModelSizes& sizes = stream.model().sizes;
   const std::size_t B = stream.batch_size(), input = sizes.input_size, hidden = sizes.hidden_size;
-  check_view(x, "x");
+  check_view(x, "x_t");
   const bool single = B == 1 && has_shape(x, {input});
   if (!single && !has_shape(x, {B, input}))
-    wrong_shape("x", tuple_text({B, input}) + (B == 1 ? " or " + tuple_text({input}) : ""), x);
+    wrong_shape("x_t", tuple_text({B, input}) + (B == 1 ? " or " + tuple_text({input}) : ""), x);
   const auto make = [&] { return single ? new_array({hidden}) : new_array({B, hidden}); };
   const auto fits = [&](const py::array& a) {
     return single ? has_shape(a, {hidden}) : has_shape(a, {B, hidden});
@@ -414,10 +442,11 @@ py::array_t<float> run_stream(Stream& stream, const py::array& x,
                               const std::optional<py::array>& out, bool batch_first,
                               std::size_t num_threads) {
   const ModelSizes& sizes = stream.model().sizes;
-  const Sequences s = sequences_of(x, sizes.input_size, batch_first);
+  const Sequences s = sequences_of(x, "chunk", sizes.input_size, batch_first);
   if (s.B != stream.batch_size() || (!s.batched && stream.batch_size() != 1)) {
     const std::string b = std::to_string(stream.batch_size()), i = std::to_string(sizes.input_size);
-    wrong_shape("x", batch_first ? "(" + b + ", T, " + i + ")" : "(T, " + b + ", " + i + ")", x);
+    wrong_shape("chunk", batch_first ? "(" + b + ", T, " + i + ")" : "(T, " + b + ", " + i + ")",
+                x);
   }
   py::array_t<float> y = output(
       out, x, [&](const py::array& a) { return s.fits(a, sizes.hidden_size); },

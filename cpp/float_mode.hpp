@@ -2,7 +2,7 @@
 // accuracy contract is absolute. Affects the calling thread only.
 #pragma once
 
-#if defined(__SSE2__) || defined(_M_X64)
+#if defined(__SSE2__)
 #include <xmmintrin.h>
 #elif defined(__aarch64__)
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace fastgru {
 
 class FlushDenormals {
  public:
-#if defined(__SSE2__) || defined(_M_X64)
+#if defined(__SSE2__)
   FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040u); }  // FTZ, DAZ
   ~FlushDenormals() { _mm_setcsr(saved_); }
 #elif defined(__aarch64__)
@@ -29,7 +29,7 @@ class FlushDenormals {
   FlushDenormals& operator=(const FlushDenormals&) = delete;
 
  private:
-#if defined(__SSE2__) || defined(_M_X64)
+#if defined(__SSE2__)
   unsigned saved_;
 #elif defined(__aarch64__)
   std::uint64_t saved_ = 0;

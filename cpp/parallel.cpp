@@ -7,9 +7,13 @@
 #include "parallel.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <condition_variable>
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <thread>
 
 #if defined(_OPENMP)
@@ -21,7 +25,7 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -31,19 +35,31 @@ namespace {
 std::atomic<std::size_t> chosen_threads{0};  // 0: not chosen
 std::atomic<std::size_t> core_limit{SIZE_MAX};
 
-// A positive number, or 0. OMP_NUM_THREADS may be a list ("4,2"): its first entry counts.
-std::size_t threads_from_environment(const char* name) {
-  const char* text = std::getenv(name);
-  if (!text) return 0;
+// The positive number in FASTGRU_NUM_THREADS, or 0 where it is not set or empty.
+std::size_t own_threads() {
+  const char* text = std::getenv("FASTGRU_NUM_THREADS");
+  if (!text || !*text) return 0;
   char* end = nullptr;
+  errno = 0;
   const long n = std::strtol(text, &end, 10);
-  return end != text && n > 0 ? static_cast<std::size_t>(n) : 0;
+  if (*end != 0 || n < 1 || errno == ERANGE)
+    throw std::invalid_argument(
+        std::string("FASTGRU_NUM_THREADS: expected an integer of at least 1, got '") + text + "'");
+  return static_cast<std::size_t>(n);
+}
+
+// OpenMP's own variable, which may be a list ("4,2": its first entry counts) and which OpenMP
+// ignores where it is malformed: 0 then.
+std::size_t openmp_threads() {
+  const char* text = std::getenv("OMP_NUM_THREADS");
+  const long n = text ? std::strtol(text, nullptr, 10) : 0;
+  return n > 0 ? static_cast<std::size_t>(n) : 0;
 }
 
 std::size_t environment_threads() {
   static const std::size_t n = [] {
-    const std::size_t own = threads_from_environment("FASTGRU_NUM_THREADS");
-    return own ? own : threads_from_environment("OMP_NUM_THREADS");
+    const std::size_t own = own_threads();
+    return own ? own : openmp_threads();
   }();
   return n;
 }
@@ -151,7 +167,7 @@ thread_local OwnRunner own_runner;
 #endif
 
 void pause() {
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
   _mm_pause();
 #elif defined(__aarch64__)
   __asm__ volatile("yield");
@@ -181,10 +197,8 @@ const char* openmp_runtime() {
   return "none";
 #elif defined(__clang__)
   return "libomp";
-#elif defined(__GNUC__)
-  return "libgomp";
 #else
-  return "openmp";
+  return "libgomp";
 #endif
 }
 

@@ -8,6 +8,7 @@
 namespace fastgru {
 
 // set_num_threads, else FASTGRU_NUM_THREADS, else OMP_NUM_THREADS, else available_cores().
+// Throws std::invalid_argument where FASTGRU_NUM_THREADS is no positive integer.
 std::size_t default_num_threads();
 void set_default_num_threads(std::size_t n);  // n >= 1
 
@@ -18,7 +19,7 @@ void set_core_limit(std::size_t n);
 // The threads of a call that asks for `requested` (0: the default): no more than the cores.
 std::size_t threads_to_use(std::size_t requested);
 
-// "libgomp", "libomp", another OpenMP runtime's name is "openmp"; "none" without OpenMP.
+// "libgomp", "libomp", or "none" without OpenMP.
 const char* openmp_runtime();
 
 // Calls body(context, index, count) on `count` threads, index 0 .. count - 1, and waits for all.

@@ -7,16 +7,17 @@
 namespace fastgru {
 namespace {
 
-// The input product of a block (time_block x row_block) should stay in half a megabyte of L2 beside
-// the panels that stream through it. Derived from Zen 4's 1 MiB; smaller L2s only miss a little.
+// The input product of a block (time_block x row_block) should stay in L2 beside the panels that
+// stream through it: a quarter of Zen 4's 1 MiB. Derived, not yet tuned.
 constexpr std::size_t kGatesBytes = std::size_t{256} << 10;
 
 // Rows that share one pass over the recurrent weights. More rows amortise weights that come from
-// beyond L2; fewer keep states and gates in L1.
+// beyond L2; fewer keep states and gates in L1. Derived, not yet tuned.
 constexpr std::size_t kMaxRowBlock = 64;
 constexpr std::size_t kMinRowBlock = 8;
 
-// A full-length layer output of a bidirectional stack; see Plan::row_block.
+// Full-length layer outputs of a bidirectional stack (two take turns) stay below this, so that the
+// arena keeps them between calls, as long as kMinRowBlock rows allow.
 constexpr std::size_t kSequenceBytes = std::size_t{48} << 20;
 
 std::size_t even_blocks(std::size_t n, std::size_t most) {

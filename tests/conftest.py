@@ -141,7 +141,7 @@ def largest_error(actual: Array, exact: Array) -> float:
 
 
 def assert_promise_1(actual: Array, exact: Array, torch_error: float) -> None:
-    """DESIGN promise 1: error against float64 at most twice PyTorch's, or 5e-7 * max(1, |y|).
+    """Promise 1, accuracy: error against float64 at most twice PyTorch's, or 5e-7 * max(1, |y|).
 
     `torch_error` is PyTorch's largest error on the same data, which must be plenty: the largest of
     a few errors is luck.

@@ -173,7 +173,7 @@ def test_weights_of_other_sizes(scale: float, reset_after: bool, isa: str) -> No
 def test_every_activation_pair(
     activation: str, recurrent_activation: str, reset_after: bool, isa: str
 ) -> None:
-    """Both equations take every activation of API.md, in one and in two directions."""
+    """Both equations take every activation, in one and in two directions."""
     kinds: dict[str, Any] = {
         "reset_after": reset_after,
         "activation": activation,

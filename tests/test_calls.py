@@ -31,7 +31,7 @@ from conftest import (
     torch_gru,
 )
 
-# API.md's letters, all different, so that none can stand for another.
+# Sizes, all different, so that none can stand for another.
 T, B, I, H = 7, 4, 13, 19  # noqa: E741
 
 
@@ -76,7 +76,7 @@ def test_shapes(batch_first: bool, num_layers: int, bidirectional: bool) -> None
 
 
 def test_attributes_say_what_the_model_is() -> None:
-    """The attributes of API.md, and repr: one line that names sizes."""
+    """The attributes, and repr: one line that names sizes."""
     gru = network(2, True, batch_first=True, num_threads=1)
     assert (gru.input_size, gru.hidden_size, gru.num_layers) == (I, H, 2)
     assert (gru.bidirectional, gru.batch_first, gru.bias, gru.reset_after) == (True,) * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from fastgru.cli import main
 
 D2L_MODEL = Path(__file__).resolve().parent.parent / "examples/char_lm/char_lm_d2l.safetensors"
+TORCH_IS_THERE = importlib.util.find_spec("torch") is not None
 needs_d2l_model = pytest.mark.skipif(
     not D2L_MODEL.exists(), reason="the examples are not beside the tests"
 )
@@ -97,6 +100,43 @@ def test_another_safetensors_file_is_refused(
     assert "not a character model" in capsys.readouterr().err
 
 
+@needs_d2l_model
+@pytest.mark.parametrize(
+    "record", ["[]", "{}", "not json", '{"torch_version": "1", "prompts": []}', "prompt", "logits"]
+)
+def test_a_broken_record_is_refused(
+    record: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model.safetensors"
+    shutil.copy(D2L_MODEL, model)
+    if record in ("prompt", "logits"):
+        content = json.loads(D2L_MODEL.with_suffix(".json").read_text())
+        content["prompts"][0] |= {"prompt": ""} if record == "prompt" else {"final_logits": "x"}
+        record = json.dumps(content)
+    model.with_suffix(".json").write_text(record)
+    assert main(["demo", "--model", str(model)]) == 2
+    err = capsys.readouterr().err
+    assert "not a record" in err
+    assert err.count("\n") == 1
+
+
+@needs_d2l_model
+@pytest.mark.parametrize("change", ["missing", "cut"])
+def test_a_broken_head_is_refused(
+    change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = safetensors.numpy.load_file(D2L_MODEL)
+    head = tensors.pop("W_hq")
+    if change == "cut":
+        tensors["W_hq"] = head[:-1].copy()
+    with safetensors.safe_open(D2L_MODEL, framework="numpy") as file:
+        metadata = file.metadata()
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file(tensors, path, metadata)
+    assert main(["demo", "--model", str(path)]) == 2
+    assert "W_hq: expected (256, 69) float32" in capsys.readouterr().err
+
+
 def test_unknown_commands_and_options_give_status_2() -> None:
     for arguments in (["sing"], ["demo", "--loud"], []):
         with pytest.raises(SystemExit) as stopped:
@@ -105,7 +145,9 @@ def test_unknown_commands_and_options_give_status_2() -> None:
 
 
 def test_the_module_runs_and_compares_with_pytorch() -> None:
-    """`python -m fastgru`, in a process of its own, where torch (of the extra `test`) is there."""
+    """`python -m fastgru`, in a process of its own, where torch may be imported."""
+    if not TORCH_IS_THERE:
+        pytest.skip("torch is not installed")
     done = subprocess.run(
         [sys.executable, "-m", "fastgru", "demo", "--prompt", "I saw ", "--length", "5"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Examples in docstrings run and give what they say (STYLE rule 27: anything public has one)."""
+"""Examples in docstrings run and give what they say (anything public has one)."""
 
 from __future__ import annotations
 

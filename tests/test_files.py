@@ -784,3 +784,26 @@ def test_bfloat16_in_npz_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "model.npz", **state)
     with pytest.raises(fastgru.FormatError, match=r"weight_hh_l0: expected a real float.*V2"):
         fastgru.load(tmp_path / "model.npz")
+
+
+def test_saving_keeps_the_permissions_of_a_file(tmp_path: Path) -> None:
+    """Private weights stay private."""
+    path = tmp_path / "model"
+    path.write_bytes(b"")
+    path.chmod(0o600)
+    fastgru.GRU.from_state_dict(weights()).save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_saving_replaces_only_regular_files(tmp_path: Path) -> None:
+    """A pipe, a link loop or a folder's name is refused and stays."""
+    gru = fastgru.GRU.from_state_dict(weights())
+    pipe, loop = tmp_path / "pipe", tmp_path / "loop"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    for path in (pipe, loop, f"{tmp_path}/folder/", ""):
+        with pytest.raises(OSError, match=r"regular|directory|symbolic|No such"):
+            gru.save(path)
+    assert pipe.is_fifo()
+    assert loop.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["loop", "pipe"]

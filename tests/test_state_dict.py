@@ -549,3 +549,24 @@ def test_d2l_needs_its_arrays() -> None:
     assert d2l_message([np.zeros((0, 0))] * 9)
     with pytest.raises(TypeError, match="params: expected a list or a dict"):
         fastgru.GRU.from_d2l(np.zeros((9, 3)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["weight_norm", "prune", "forward", "forward_hook"])
+def test_hooked_modules_are_refused(how: str) -> None:
+    """Their attributes may be stale (weight_norm, prune) or their output another function's."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.GRU(3, 4)
+    if how == "weight_norm":
+        with pytest.warns(FutureWarning):
+            torch.nn.utils.weight_norm(module, "weight_hh_l0")
+        module.weight_hh_l0_g.data.mul_(3)
+    elif how == "prune":
+        from torch.nn.utils import prune  # noqa: PLC0415
+
+        prune.random_unstructured(module, "weight_hh_l0", 0.5)  # type: ignore[no-untyped-call]
+    elif how == "forward":
+        module.forward = torch.nn.GRU(3, 4).forward
+    else:
+        module.register_forward_hook(lambda *_: None)
+    with pytest.raises(TypeError, match="hooks"):
+        fastgru.GRU.from_torch(module)

@@ -1,16 +1,19 @@
 """Promise 3: a good neighbour in a service.
 
-Thread counts come from where API.md says, one thread means no parallel region, children of fork
+Thread counts come from where the README says, one thread means no parallel region, children of fork
 work, PyTorch's own OpenMP does no harm, and importing leaves the process as it was. Most of this is
 about a whole process, so it is tried in a new one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import textwrap
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -322,3 +325,58 @@ assert "torch" not in sys.modules
 """
     result = run_python(code, {"GOMP_SPINCOUNT": choice, "OMP_WAIT_POLICY": None})
     assert (result.returncode, result.stdout, result.stderr) == (0, "", ""), result.stderr
+
+
+def test_lengths_that_change_during_a_call_do_no_harm() -> None:
+    """Lengths are checked and used from one copy: another thread may write into the array."""
+    rng = np.random.default_rng(0)
+    gru = fastgru.GRU.from_state_dict(random_weights(rng, 5, 16))
+    x = rng.standard_normal((2, 2000, 5)).astype(np.float32)
+    lengths = np.ones(2000, np.int64)
+    stop = threading.Event()
+
+    def disturb() -> None:
+        while not stop.is_set():
+            lengths[:] = 10**7
+            lengths[:] = 1
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(200):
+            with contextlib.suppress(ValueError):
+                gru(x, lengths=lengths)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_daemon_threads_end_quietly_with_the_interpreter() -> None:
+    """A daemon thread that computes when the interpreter ends must not abort the process."""
+    done = run_python(
+        textwrap.dedent("""
+        import threading, time
+        import numpy as np, fastgru
+        weights = {"weight_ih_l0": np.ones((192, 64), np.float32),
+                   "weight_hh_l0": np.ones((192, 64), np.float32)}
+        gru = fastgru.GRU.from_state_dict(weights, num_threads=1)
+        x = np.zeros((200, 4, 64), np.float32)
+        def work():
+            while True:
+                gru(x)
+        for _ in range(3):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.3)
+        """)
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-3", "2x", "1e3"])
+def test_a_malformed_thread_count_is_refused(text: str) -> None:
+    """FASTGRU_NUM_THREADS is not silently something else."""
+    done = run_python(
+        "import fastgru; fastgru.get_num_threads()", env={"FASTGRU_NUM_THREADS": text}
+    )
+    assert done.returncode != 0
+    assert "FASTGRU_NUM_THREADS: expected an integer of at least 1" in done.stderr

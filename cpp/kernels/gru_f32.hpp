@@ -1,8 +1,12 @@
 // The float32 GRU kernels: one source for every ISA. Include a vec_*.hpp first.
 //
-//   r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)         reset after:  n = tanh(W_in x + b_in + r *
-//   (W_hn h + b_hn)) z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)         reset before: n = tanh(W_in
-//   x + b_in + W_hn (r * h) + b_hn) h' = z * h + (1 - z) * n
+// clang-format off
+//   r  = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
+//   z  = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
+//   n  = tanh(W_in x + b_in + r * (W_hn h + b_hn))       reset after
+//   n  = tanh(W_in x + b_in + W_hn (r * h) + b_hn)       reset before
+//   h' = z * h + (1 - z) * n
+// clang-format on
 //
 // A tile is R rows (sequences) by C chunks of V::lanes units, with G gates side by side in the
 // packed panel; its R * C * G accumulators stay in registers from the bias to the new state.
@@ -35,8 +39,7 @@ struct Accumulators {
   V v[R][C][G];
 };
 
-// Where C neighbouring chunks stand in memory.
-// first chunk -> unit; a panel holds kPanel / V::lanes chunks.
+// A chunk is V::lanes neighbouring units; a panel holds kPanel / V::lanes of them.
 template <class V>
 FASTGRU_INLINE size_t panel_of(size_t chunk) {
   return chunk * V::lanes / kPanel;
@@ -289,7 +292,7 @@ struct ResetBeforeCandidate {
 // ---- from a call to tiles ----
 
 // Chunks per tile of R rows: one row takes four, for 12 concurrent streams of weights (24 were up
-// to twice slower where weights come from beyond L2, PERFORMANCE.md); more rows take two while the
+// to twice slower where weights come from beyond L2, on Zen 4); more rows take two while the
 // accumulators fit. Calls that are not plain take one: they need not be fast and code has a size.
 template <class V, int R, class Tile>
 constexpr int chunks_per_tile() {

@@ -2,13 +2,10 @@
 // of the design here (see Note [One symbol per ISA] in cpp/README.md), not a hint to the optimiser.
 #pragma once
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#define FASTGRU_INLINE __forceinline
-#define FASTGRU_UNROLL
-#elif defined(__clang__)
 #define FASTGRU_INLINE __attribute__((always_inline)) inline
+
+#if defined(__clang__)
 #define FASTGRU_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define FASTGRU_INLINE __attribute__((always_inline)) inline
 #define FASTGRU_UNROLL _Pragma("GCC unroll 32")
 #endif

@@ -1,6 +1,6 @@
 // The kernels for avx2. Compiled with its flags by add_isa(avx2); see Note [One symbol per ISA].
 #include "vec_avx2.hpp"
-//
+// after the vector type, which it needs
 #include "gru_f32.hpp"
 
 const fastgru::KernelTable* fastgru::avx2_kernels() {

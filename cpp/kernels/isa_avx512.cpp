@@ -1,7 +1,7 @@
 // The kernels for avx512. Compiled with its flags by add_isa(avx512); see Note [One symbol per
 // ISA].
 #include "vec_avx512.hpp"
-//
+// after the vector type, which it needs
 #include "gru_f32.hpp"
 
 const fastgru::KernelTable* fastgru::avx512_kernels() {

@@ -1,7 +1,7 @@
 // The kernels for portable. Compiled with its flags by add_isa(portable); see Note [One symbol per
 // ISA].
 #include "vec_portable.hpp"
-//
+// after the vector type, which it needs
 #include "gru_f32.hpp"
 
 const fastgru::KernelTable* fastgru::portable_kernels() {

@@ -51,7 +51,7 @@ FASTGRU_INLINE Vec pow2_of_rounded(Vec t) {
   return {_mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(0x3f800000)))};
 }
 // Keeps a loaded value in a register: GCC otherwise folds one load into several FMAs, which cost
-// 25% at batch 2 and 3 (PERFORMANCE.md).
+// 25% at batch 2 and 3 (Zen 4).
 FASTGRU_INLINE void pin(Vec& x) { __asm__("" : "+x"(x.v)); }
 
 }  // namespace

@@ -65,7 +65,7 @@ class Stream:
 
     # h_0 (L, B, H) or None (zeros); kept for reset()
     def __init__(self, model: Model, batch_size: int, h_0: Float32Array | None) -> None: ...
-    # x (B, I), or (I,) where batch_size is 1 -> (B, H) or (H,). `out`: see Stream.step in API.md
+    # x (B, I), or (I,) where batch_size is 1 -> (B, H) or (H,). `out`: as in fastgru.Stream.step
     def step(
         self, x: Float32Array, out: Float32Array | None, num_threads: int = 0
     ) -> Float32Array: ...

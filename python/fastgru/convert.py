@@ -36,7 +36,14 @@ def parts_of_torch_module(module: Any) -> tuple[dict[str, Any], bool]:
             f"{type(module).__name__} is a {kind} with a forward of its own, which would be lost; "
             "to run the plain GRU with its weights use GRU.from_state_dict(module.state_dict())"
         )
-    # By attribute, not from state_dict: so weight_norm and parametrizations give effective weights.
+    hooked = [name for name in ("_forward_pre_hooks", "_forward_hooks") if getattr(module, name)]
+    if hooked or "forward" in vars(module):
+        raise TypeError(
+            f"this {kind} has forward hooks or a forward of its own, which would be lost "
+            "(weight_norm and prune leave such hooks): make them permanent with "
+            "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove, or remove them"
+        )
+    # By attribute, not from state_dict: so torch.nn.utils.parametrizations give effective weights.
     if kind == "GRU":
         names = tensor_names(range(module.num_layers), module.bidirectional, module.bias)
         return {name: getattr(module, name) for name in names}, bool(module.batch_first)

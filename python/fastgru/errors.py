@@ -5,7 +5,7 @@ Refuses to import anything: the extension needs this module while the package is
 
 from __future__ import annotations
 
-__all__ = ["FormatError", "PoolFullError", "ShapeError", "UnsupportedLayerError"]
+__all__ = ["FormatError", "ShapeError"]
 
 
 class FormatError(ValueError):
@@ -30,11 +30,3 @@ class ShapeError(ValueError):
     >>> issubclass(fastgru.ShapeError, ValueError)
     True
     """
-
-
-class UnsupportedLayerError(ValueError):
-    """A model holds an operation that fastgru does not run; the message says which and where."""
-
-
-class PoolFullError(RuntimeError):
-    """A pool has as many open sessions as its capacity allows."""

@@ -79,7 +79,7 @@ class Stream:
         if type(x_t) is not _ndarray or x_t.dtype is not FLOAT32 or not x_t.flags.carray:
             x_t = as_float32("x_t", x_t)
         if out is not None and not isinstance(out, _ndarray):
-            raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
+            raise ValueError(f"out: expected a NumPy array, got {type(out).__name__}")
         return self._step(x_t, out, self._gru._threads)
 
     def run(self, chunk: ArrayLike, *, out: Float32Array | None = None) -> Float32Array:
@@ -98,7 +98,7 @@ class Stream:
         gru = self._gru
         x = as_float32("chunk", chunk)
         if out is not None and not isinstance(out, _ndarray):
-            raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
+            raise ValueError(f"out: expected a NumPy array, got {type(out).__name__}")
         return self._core.run(x, out, gru.batch_first, gru._threads)
 
     @property

@@ -37,14 +37,23 @@ class CharModel:
             raise FormatError(f"{path}: not a character model: train one with examples/char_lm")
         self.vocabulary = metadata["vocabulary"]
         self.reset_after = metadata["model"] == "torch"
+        self.gru = load(path, prefix="gru.") if self.reset_after else GRU.from_d2l(self.tensors)
+        size, hidden = len(self.vocabulary), self.gru.hidden_size
+        if self.gru.input_size != size:
+            raise FormatError(f"{path}: input_size: expected {size}, got {self.gru.input_size}")
         if self.reset_after:
-            self.gru = load(path, prefix="gru.")
-            self.head = self.tensors["head.weight"]  # (V, H)
-            self.head_bias = self.tensors["head.bias"]  # (V,)
+            self.head = self._tensor("head.weight", (size, hidden))
+            self.head_bias = self._tensor("head.bias", (size,))
         else:
-            self.gru = GRU.from_d2l(self.tensors)
-            self.head = np.ascontiguousarray(self.tensors["W_hq"].T)
-            self.head_bias = self.tensors["b_q"]
+            self.head = np.ascontiguousarray(self._tensor("W_hq", (hidden, size)).T)
+            self.head_bias = self._tensor("b_q", (size,))
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Float32Array:
+        tensor = self.tensors.get(name)
+        got = "none" if tensor is None else f"{tensor.shape} {tensor.dtype}"
+        if tensor is None or tensor.shape != shape or tensor.dtype != np.float32:
+            raise FormatError(f"{self.path}: {name}: expected {shape} float32, got {got}")
+        return tensor
 
     def indices(self, text: str) -> list[int]:
         """The characters' places in the vocabulary; ValueError names those that it lacks."""

@@ -69,7 +69,7 @@ def _demo(model: CharModel, record_path: Path, options: argparse.Namespace) -> i
         print(f"[{options.prompt}]{text}\n")
         prompts, failures = [options.prompt], []
     else:
-        record = _read_record(record_path)
+        record = _read_record(record_path, len(model.vocabulary))
         prompts = [entry["prompt"] for entry in record["prompts"]]
         failures = [_check(model, entry, microseconds) for entry in record["prompts"]]
         failures = [failure for failure in failures if failure]
@@ -122,14 +122,24 @@ def _check(model: CharModel, entry: dict[str, Any], microseconds: list[float]) -
     return None
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_record(path: Path, size: int) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        version, prompts = str(record["torch_version"]), list(record["prompts"])
+        for entry in prompts:
+            texts = [entry["prompt"], entry["continuation"]]
+            logits = [entry["prompt_logits"], entry["final_logits"]]
+            if not all(isinstance(text, str) and text for text in texts):
+                raise ValueError("a prompt or continuation is not a text")
+            if any(np.asarray(values, np.float64).shape != (size,) for values in logits):
+                raise ValueError(f"logits: expected {size} numbers")
+        if not prompts:
+            raise ValueError("no prompts")
+    except (ValueError, KeyError, TypeError) as error:
         raise FormatError(
-            f"{path}: not a record of examples/char_lm/record.py ({error})"
+            f"{path}: not a record of examples/char_lm/record.py ({error!r})"
         ) from error
-    return record
+    return {"torch_version": version, "prompts": prompts}
 
 
 def _compare_speed(model: CharModel, prompt: str, characters: int = 300) -> None:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes `data` beside `path`, to the disk, and renames it into place.
 
-    The file's permissions are a new file's (umask); a symbolic link stays and its target is
-    replaced. On failure `path` is as it was and nothing is left beside it.
+    A new file's permissions are the umask's, an existing one keeps its own; a symbolic link stays
+    and its target is replaced. On failure `path` is as it was and nothing is left beside it. Raises
+    OSError for what is no regular file: a directory, a pipe, a device.
     """
-    target = os.path.realpath(os.fsdecode(os.fspath(path)))
-    if os.path.isdir(target):
-        raise IsADirectoryError(f"{os.fsdecode(path)} is a directory")
+    name = os.fsdecode(os.fspath(path))
+    target = os.path.realpath(name)
+    if name.endswith(os.sep) or os.path.isdir(target):
+        raise IsADirectoryError(f"{name!r} is a directory")
+    mode = _existing_mode(name, target)
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".fastgru-{secrets.token_hex(8)}.tmp")
     try:
@@ -28,6 +32,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         raise
     try:
         with file:
+            if mode is not None:
+                os.chmod(temporary, mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -37,6 +43,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             os.unlink(temporary)
         raise
     _sync_folder(folder)
+
+
+def _existing_mode(name: str, target: str) -> int | None:
+    try:
+        status = os.lstat(target)  # a link here is part of a loop
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{name!r} is not a regular file")
+    return stat.S_IMODE(status.st_mode)
 
 
 def _sync_folder(folder: str) -> None:
