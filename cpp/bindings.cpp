@@ -177,11 +177,15 @@ class ReleasedGil {
  public:
   ReleasedGil() : state_(PyEval_SaveThread()) {}
   ~ReleasedGil() {
+#if defined(__GLIBCXX__)  // elsewhere pthread_exit() does not unwind
     try {
       PyEval_RestoreThread(state_);
     } catch (abi::__forced_unwind&) {
       while (true) std::this_thread::sleep_for(std::chrono::hours(1));
     }
+#else
+    PyEval_RestoreThread(state_);
+#endif
   }
   ReleasedGil(const ReleasedGil&) = delete;
   ReleasedGil& operator=(const ReleasedGil&) = delete;
