@@ -1,12 +1,17 @@
-"""`python -m benchmarks [run | compare | report] ...`; without a command, run."""
+"""`python -m benchmarks [run | probe | compare | report] ...`; without a command, run."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import compare, report, run
+from benchmarks import compare, report, roofline, run
 
-COMMANDS = {"run": run.main, "compare": compare.main, "report": report.main}
+COMMANDS = {
+    "run": run.main,
+    "probe": roofline.main,
+    "compare": compare.main,
+    "report": report.main,
+}
 
 
 def main(argv: list[str]) -> int:
