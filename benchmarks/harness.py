@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import Any
 
-from benchmarks import measure
+from benchmarks import limit, measure
 from benchmarks.cases import Case
 from benchmarks.inputs import Answer, Inputs, largest_difference, make_inputs, right_answer
 from benchmarks.peers import OURS, Peer, Runner, load
@@ -70,8 +71,25 @@ def fastest(runners: list[Runner], threads: int, budget_s: float) -> Runner:
     return min(runners, key=lambda r: measure.quantile(samples[r.setting].calls, 0.5))
 
 
+def add_limit(row: CaseResult, probe: dict[str, Any] | None) -> None:
+    """The limit of the instruction set level that ours ran on, and our share of it."""
+    ours = row.peers.get(OURS)
+    if probe is None or ours is None or not ours.us:
+        return
+    found = limit.machine(probe, ours.setting or "", row.case.threads)
+    least = found and limit.limit_us(row.case, found, ours.precision or "")
+    if least:
+        row.limit_us = measure.rounded(least)
+        row.share = measure.rounded(least / ours.us["median"])
+
+
 def run_case(
-    case: Case, peers: Mapping[str, Peer], *, budget_s: float, min_rounds: int
+    case: Case,
+    peers: Mapping[str, Peer],
+    *,
+    budget_s: float,
+    min_rounds: int,
+    probe: dict[str, Any] | None = None,
 ) -> CaseResult:
     inputs = make_inputs(case)
     right = right_answer(case, inputs)
@@ -97,4 +115,5 @@ def run_case(
         result.us = measure.summary(got.calls, scale=1e-3)
         if OURS in samples:
             result.ratio = measure.ratios(got, samples[OURS])
+    add_limit(row, probe)
     return row

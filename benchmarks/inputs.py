@@ -63,6 +63,7 @@ def right_answer(case: Case, inputs: Inputs) -> Answer:
     A live sequence is fed the same x CHECK_STEPS times and answers its last output.
     """
     sequence = inputs.x.astype(np.float64)
+    lengths = np.array(case.lengths())[:, None]  # [B, 1]
     if case.mode != "call":
         sequence = np.repeat(sequence, CHECK_STEPS, axis=0)
     final = []
@@ -74,9 +75,10 @@ def right_answer(case: Case, inputs: Inputs) -> Answer:
                 for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
             h, H = np.zeros((case.B, case.H)), case.H
-            steps = sequence[::-1] if suffix.endswith("_reverse") else sequence
-            hidden = np.empty((len(steps), case.B, H))
-            for t, x_t in enumerate(steps):
+            hidden = np.zeros((len(sequence), case.B, H))
+            order = range(len(sequence))
+            for t in reversed(order) if suffix.endswith("_reverse") else order:
+                x_t = sequence[t]
                 gates = x_t @ w_i.T + b_i
                 rz = _sigmoid(gates[:, : 2 * H] + h @ w_h[: 2 * H].T + b_h[: 2 * H])
                 r, z = rz[:, :H], rz[:, H:]
@@ -84,8 +86,13 @@ def right_answer(case: Case, inputs: Inputs) -> Answer:
                     n = np.tanh(gates[:, 2 * H :] + r * (h @ w_h[2 * H :].T + b_h[2 * H :]))
                 else:
                     n = np.tanh(gates[:, 2 * H :] + (r * h) @ w_h[2 * H :].T + b_h[2 * H :])
-                hidden[t] = h = z * h + (1 - z) * n
-            outputs.append(hidden[::-1] if suffix.endswith("_reverse") else hidden)
+                stepped = z * h + (1 - z) * n
+                if case.ragged:  # rows that are over keep their state and answer 0
+                    h = np.where(t < lengths, stepped, h)
+                    hidden[t] = np.where(t < lengths, stepped, 0)
+                else:
+                    hidden[t] = h = stepped
+            outputs.append(hidden)
             final.append(h)
         sequence = np.concatenate(outputs, axis=2)
     if case.mode != "call":

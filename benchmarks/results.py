@@ -37,6 +37,8 @@ class PeerResult:
 class CaseResult:
     case: Case
     peers: dict[str, PeerResult] = field(default_factory=dict)
+    limit_us: float | None = None  # limit.py's, for our precision and instruction set level
+    share: float | None = None  # limit_us / our median
 
     def median(self, peer: str) -> float | None:
         """Microseconds, or None where the peer was not timed."""
@@ -44,7 +46,9 @@ class CaseResult:
 
     def to_json(self) -> dict[str, Any]:
         peers = {name: peer.to_json() for name, peer in self.peers.items()}
-        return {"kind": "case", "case": self.case.to_json(), "peers": peers}
+        line = {"kind": "case", "case": self.case.to_json(), "peers": peers}
+        limits = {"limit_us": self.limit_us, "share": self.share}
+        return line | {key: value for key, value in limits.items() if value is not None}
 
 
 @dataclass
@@ -73,7 +77,8 @@ def read(path: Path) -> Results:
                     name: PeerResult(**{k: v for k, v in peer.items() if k in known})
                     for name, peer in data["peers"].items()
                 }
-                results.cases.append(CaseResult(Case.from_json(data["case"]), peers))
+                limits = {key: data.get(key) for key in ("limit_us", "share")}
+                results.cases.append(CaseResult(Case.from_json(data["case"]), peers, **limits))
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -10,12 +10,14 @@ import argparse
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import environment, measure, report
-from benchmarks.cases import DEFAULT_SETS, SETS, select
+from benchmarks import environment, measure, report, roofline
+from benchmarks.cases import DEFAULT_SETS, SETS, Case, select
+from benchmarks.compiled import CompileError
 from benchmarks.peers import MODULES
 from benchmarks.results import SCHEMA, CaseResult, Results, Writer
 
@@ -72,15 +74,36 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--budget", type=float, default=3.0, help="seconds a case, all peers; default %(default)s")
     add("--min-rounds", type=positive, default=7, help="rounds even beyond it; default %(default)s")
+    add("--no-probe", action="store_true", help="do not measure the machine, so no share of limit")
     add("--json", type=Path, metavar="FILE", help="write results as JSON lines (overwritten)")
     add("--markdown", action="store_true", help="print the table for the README")
     add("--list", action="store_true", help="print the names of the cases and stop")
     return parser
 
 
+def probe_or_none(cases: list[Case]) -> dict[str, Any] | None:
+    """The roofline of this machine for the numbers of threads in use; None, with a line, without.
+
+    Runs before anything else is loaded, in a process of its own.
+    """
+    try:
+        measured = roofline.probe({case.threads for case in cases})
+    except CompileError as error:
+        print(f"no share of limit: {error}", file=sys.stderr)
+        return None
+    if measured["cores"] < max(case.threads for case in cases):
+        print(
+            f"the limit of more threads is that of {measured['cores']} core(s): "
+            "this process may use no more",
+            file=sys.stderr,
+        )
+    return measured
+
+
 def progress(row: CaseResult, number: int, total: int) -> str:
     """One line a case and one a peer: what was compared, chosen and measured."""
-    lines = [f"[{number}/{total}] {row.case.name}"]
+    share = f"  share of limit {row.share:.2f}" if row.share else ""
+    lines = [f"[{number}/{total}] {row.case.name}{share}"]
     for name, peer in row.peers.items():
         if peer.problem:
             lines.append(f"    {name:<12} {peer.problem}")
@@ -104,6 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     described = environment.describe()
+    measured = None if options.no_probe else probe_or_none(cases)
     environment.set_thread_variables(max(case.threads for case in cases))
     # Imports numpy, which reads the variables just set.
     from benchmarks import harness  # noqa: PLC0415
@@ -122,6 +146,7 @@ def main(argv: list[str] | None = None) -> int:
         **described,
         "clock_overhead_us": measure.clock_overhead_us(),
         "options": {"budget_s": options.budget, "min_rounds": options.min_rounds},
+        "probe": measured,
     }
     results = Results(header)
     try:
@@ -133,7 +158,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for number, case in enumerate(cases, 1):
             row = harness.run_case(
-                case, peers, budget_s=options.budget, min_rounds=options.min_rounds
+                case,
+                peers,
+                budget_s=options.budget,
+                min_rounds=options.min_rounds,
+                probe=measured,
             )
             results.cases.append(row)
             writer.write(row.to_json())

@@ -31,7 +31,13 @@ class Peer:
         )
         x = inputs.x
         if case.mode == "call":
-            return [Runner(gru.isa, lambda: gru(x), lambda: gru(x))]
+            lengths = np.array(case.lengths()) if case.ragged else None
+
+            def call() -> Answer:
+                answer: Answer = gru(x, lengths=lengths)
+                return answer
+
+            return [Runner(gru.isa, call if case.ragged else lambda: gru(x), call)]
 
         x_t = x[0, 0] if case.B == 1 else x[0]
         stream = gru.stream(case.B)

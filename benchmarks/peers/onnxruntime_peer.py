@@ -26,7 +26,7 @@ class Peer:
         self.version: str = self.ort.__version__
 
     def unsupported(self, case: Case) -> str | None:
-        return None
+        return onnx_graph.unsupported(case)
 
     def build(self, case: Case, inputs: Inputs) -> list[Runner]:
         model = onnx_graph.build(case, inputs)

@@ -29,7 +29,7 @@ class Peer:
         self.version: str = importlib.metadata.version("openvino")
 
     def unsupported(self, case: Case) -> str | None:
-        return None
+        return onnx_graph.unsupported(case)
 
     def build(self, case: Case, inputs: Inputs) -> list[Runner]:
         model = onnx_graph.build(case, inputs)

@@ -39,6 +39,8 @@ class Peer:
         gru = torch.nn.GRU(case.I, case.H, case.L, bidirectional=case.D == 2)
         gru.load_state_dict(state)
         gru.eval()
+        if case.ragged:
+            return [self._packed(gru, case, x)]
         runners = [self._runner("nn.GRU", gru, case, x, zero)]
         if case.T == case.L == case.D == 1:  # what a PyTorch user may write for one step
             cell = torch.nn.GRUCell(case.I, case.H)
@@ -51,6 +53,21 @@ class Peer:
 
             runners.append(self._runner("nn.GRUCell", as_gru, case, x[0], zero[0]))
         return runners
+
+    def _packed(self, gru: Callable[..., Any], case: Case, x: Any) -> Runner:
+        """Lengths the only way that PyTorch takes them: packing and padding are in the call."""
+        rnn, lengths = self.torch.nn.utils.rnn, self.torch.tensor(case.lengths())
+
+        def run() -> tuple[Any, Any]:
+            packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+            y, h_n = gru(packed)
+            return rnn.pad_packed_sequence(y, total_length=case.T)[0], h_n
+
+        def answer() -> Answer:
+            y, h_n = run()
+            return y.numpy().copy(), h_n.numpy().copy()
+
+        return Runner("packed sequence", run, answer)
 
     @staticmethod
     def _runner(setting: str, gru: Callable[..., Any], case: Case, x: Any, zero: Any) -> Runner:

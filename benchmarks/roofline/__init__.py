@@ -9,6 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,20 @@ SOURCE = Path(__file__).with_name("probe.cpp")
 FLAGS = ("-O2", "-std=c++17", "-pthread")
 
 
-def probe() -> dict[str, Any]:
+def probe(counts: Iterable[int] = ()) -> dict[str, Any]:
     """What probe.cpp prints, for the cores that this process may use. CompileError if it cannot.
 
-    {"cores": n, "seconds": s, "runs": [one core alone, then all at once if n > 1]}; each run is
+    `counts`: how many cores to measure at once, each; one and all by default.
+
+    {"cores": n, "seconds": s, "runs": [fewest cores first]}; each run is
     {"threads": n, "peak": {precision: {isa: Gop/s or None}}, "read": {isa: [[bytes, GB/s], ...]}}
     with figures of one core (the mean of all) and bytes of one core's own buffer. A multiply-add
     is two operations.
     """
     program = build(SOURCE, FLAGS)
     try:
-        done = subprocess.run([program], capture_output=True, text=True, check=True, timeout=300)
+        command = [str(program), *(str(count) for count in sorted(set(counts)))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     except (OSError, subprocess.SubprocessError) as error:
         raise CompileError(f"the roofline probe failed: {error}") from error
     measured: dict[str, Any] = json.loads(done.stdout)
