@@ -34,6 +34,16 @@ RECORDED_VARIABLES = (
     "LD_PRELOAD",
 )
 
+DISTRIBUTIONS = (
+    "fastgru",
+    "numpy",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "onnx",
+    "onednn-cpu-gomp",
+)
+
 # The CPU flags that decide which kernels can run, under Linux's names.
 # fmt: off
 NOTABLE_FLAGS = (
@@ -168,6 +178,6 @@ def describe() -> dict[str, Any]:
         "commit": git_commit(),
         "engine": engine_hash(),
         "machine": machine(),
-        "versions": versions(("fastgru", "numpy", "torch", "onnxruntime", "openvino", "onnx")),
+        "versions": versions(DISTRIBUTIONS),
         "environment": {n: os.environ[n] for n in RECORDED_VARIABLES if n in os.environ},
     }

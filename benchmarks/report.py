@@ -21,6 +21,10 @@ LABELS = {
     "torch": "PyTorch",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
+    "torch_int8": "PyTorch int8",
+    "openvino_bf16": "OpenVINO bf16",
+    "onednn": "oneDNN (C++)",
+    "rtneural": "RTNeural (C++)",
 }
 
 

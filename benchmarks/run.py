@@ -7,6 +7,7 @@ whose answer is wrong, or that fails, is not timed and makes the exit status 1.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -18,7 +19,7 @@ if __package__ in (None, ""):  # run as a file
 from benchmarks import environment, measure, report, roofline
 from benchmarks.cases import DEFAULT_SETS, SETS, Case, select
 from benchmarks.compiled import CompileError
-from benchmarks.peers import MODULES
+from benchmarks.peers import BY_HAND, MODULES
 from benchmarks.results import SCHEMA, CaseResult, Results, Writer
 
 
@@ -68,9 +69,16 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--peers",
         type=lambda text: names_from(MODULES, text),
-        default=list(MODULES),
+        default=[name for name in MODULES if name not in BY_HAND],
         metavar="A,B",
-        help=f"default {','.join(MODULES)}",
+        help=f"of {', '.join(MODULES)}; default all but {', '.join(BY_HAND)}",
+    )
+    add("--onednn", type=Path, metavar="DIR", help="oneDNN with include/ and lib/, for its peer")
+    add(
+        "--rtneural",
+        type=Path,
+        metavar="DIR",
+        help="a checkout of RTNeural; adds the peer rtneural",
     )
     add("--budget", type=float, default=3.0, help="seconds a case, all peers; default %(default)s")
     add("--min-rounds", type=positive, default=7, help="rounds even beyond it; default %(default)s")
@@ -126,6 +134,11 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(case.name for case in cases))
         return 0
 
+    for name, where in (("ONEDNN_DIR", options.onednn), ("RTNEURAL_DIR", options.rtneural)):
+        if where:
+            os.environ[name] = str(where.resolve())
+    if options.rtneural and "rtneural" not in options.peers:
+        options.peers.append("rtneural")
     described = environment.describe()
     measured = None if options.no_probe else probe_or_none(cases)
     environment.set_thread_variables(max(case.threads for case in cases))

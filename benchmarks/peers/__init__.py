@@ -22,7 +22,16 @@ MODULES = {
     "torch": "torch_peer",
     "onnxruntime": "onnxruntime_peer",
     "openvino": "openvino_peer",
+    "torch_int8": "torch_int8_peer",
+    "openvino_bf16": "openvino_bf16_peer",
+    "onednn": "onednn_peer",
+    "rtneural": "rtneural_peer",
 }
+BY_HAND = ("rtneural",)
+"""Only run when asked for: they need a directory that no package installs."""
+
+FROM_CPP = ("onednn", "rtneural")
+"""Called from C++ by those who use them; here through ctypes, with everything bound beforehand."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,10 @@ class Peer(Protocol):
 # |y| <= 1, and sums of H = 512 terms in float32 stay within 2e-6 in every peer seen; a wrong
 # equation, gate order or bias differs by more than 1e-2.
 FLOAT32_TOLERANCE = 2e-5
+# Weights of 8 bits of mantissa, and of 8 bits in all: several times what either peer showed, and
+# still below what a wrong gate order does to a trained network.
+BFLOAT16_TOLERANCE = 0.05
+INT8_TOLERANCE = 0.2
 
 
 def load(name: str) -> Peer:

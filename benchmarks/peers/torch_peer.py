@@ -29,6 +29,10 @@ class Peer:
     def unsupported(self, case: Case) -> str | None:
         return None if case.reset_after else "torch.nn.GRU has no reset-before equation"
 
+    def prepared(self, module: Any) -> Any:
+        """The module to time instead of this one with its weights loaded: int8 overrides it."""
+        return module
+
     def build(self, case: Case, inputs: Inputs) -> list[Runner]:
         torch = self.torch
         torch.set_num_threads(case.threads)
@@ -38,14 +42,14 @@ class Peer:
 
         gru = torch.nn.GRU(case.I, case.H, case.L, bidirectional=case.D == 2)
         gru.load_state_dict(state)
-        gru.eval()
+        gru = self.prepared(gru.eval())
         if case.ragged:
             return [self._packed(gru, case, x)]
         runners = [self._runner("nn.GRU", gru, case, x, zero)]
         if case.T == case.L == case.D == 1:  # what a PyTorch user may write for one step
             cell = torch.nn.GRUCell(case.I, case.H)
             cell.load_state_dict({name.removesuffix("_l0"): t for name, t in state.items()})
-            cell.eval()
+            cell = self.prepared(cell.eval())
 
             def as_gru(x: Any, h: Any = None) -> tuple[Any, Any]:
                 h = cell(x, h)
