@@ -1,16 +1,18 @@
-"""`python -m benchmarks [run | probe | compare | report] ...`; without a command, run."""
+"""`python -m benchmarks [run | full | probe | report | plot | compare] ...`: run by default."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import compare, report, roofline, run
+from benchmarks import compare, full, plots, report, roofline, run
 
 COMMANDS = {
     "run": run.main,
+    "full": full.main,
     "probe": roofline.main,
     "compare": compare.main,
     "report": report.main,
+    "plot": plots.main,
 }
 
 

@@ -17,8 +17,9 @@ if __package__ in (None, ""):  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.peers import OURS
-from benchmarks.report import geometric_mean, microseconds
+from benchmarks.report import microseconds
 from benchmarks.results import CaseResult, Results, ResultsError, read
+from benchmarks.summary import geometric_mean
 
 NOISE = 0.10
 """Medians of interleaved runs on a shared two-core guest wander by a few percent."""

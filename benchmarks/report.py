@@ -6,26 +6,12 @@ import argparse
 import importlib
 import math
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.cases import Case
-from benchmarks.peers import MODULES, OURS
-from benchmarks.results import CaseResult, Results, ResultsError, read
-
-LOST = 0.97
-"""A cell counts as lost below this ratio: nearer to 1 than this, two runs may disagree."""
-
-LABELS = {
-    "fastgru": "fastgru",
-    "torch": "PyTorch",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "torch_int8": "PyTorch int8",
-    "openvino_bf16": "OpenVINO bf16",
-    "onednn": "oneDNN (C++)",
-    "rtneural": "RTNeural (C++)",
-}
+from benchmarks.peers import OURS
+from benchmarks.results import CaseResult, Results, ResultsError, read_all
+from benchmarks.summary import LABELS, peers_shown, summary
 
 
 def microseconds(value: float) -> str:
@@ -37,11 +23,6 @@ def microseconds(value: float) -> str:
     return f"{rounded:.{digits}f}" if digits else f"{rounded:.0f}"
 
 
-def geometric_mean(values: Iterable[float]) -> float:
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs))
-
-
 def kind(case: Case) -> str:
     """What T, B and H do not say, in words."""
     words = {"call": [], "step": ["stream.step"], "step_out": ["stream.step, out="]}[case.mode]
@@ -49,14 +30,9 @@ def kind(case: Case) -> str:
     words += [f"{case.L} layers"] if case.L != 1 else []
     words += [f"{case.D} directions"] if case.D != 1 else []
     words += [] if case.reset_after else ["reset before"]
+    words += ["ragged"] if case.ragged else []
     words += [f"{case.threads} threads"] if case.threads != 1 else []
     return ", ".join(words)
-
-
-def peers_shown(results: Results) -> list[str]:
-    """Peers that were loaded, ours first; one that never gave the right answer is among them."""
-    loaded = {name for row in results.cases for name in row.peers}
-    return [name for name in MODULES if name in loaded] + sorted(loaded - MODULES.keys())
 
 
 def _cell(row: CaseResult, name: str) -> str:
@@ -73,9 +49,11 @@ def table(results: Results) -> tuple[list[str], list[list[str]]]:
     """Column titles and rows of strings."""
     peers = peers_shown(results)
     kinds = [kind(row.case) for row in results.cases]
+    shares = any(row.share for row in results.cases)
     titles = ["T", "B", "H"] + (["kind"] if any(kinds) else [])
     for name in peers:
         titles += [LABELS.get(name, name)] + (["p25-p75", "p99"] if name == OURS else [])
+        titles += ["share"] if name == OURS and shares else []
     rows = []
     for row, words in zip(results.cases, kinds, strict=True):
         line = [str(row.case.T), str(row.case.B), str(row.case.H)]
@@ -86,29 +64,9 @@ def table(results: Results) -> tuple[list[str], list[list[str]]]:
                 us = row.peers[name].us if name in row.peers else {}
                 quartiles = [microseconds(us[q]) for q in ("p25", "p75")] if us else []
                 line += ["-".join(quartiles), microseconds(us["p99"]) if us else ""]
+                line += ([f"{row.share:.2f}"] if row.share else ["-"]) if shares else []
         rows.append(line)
     return titles, rows
-
-
-def summary(results: Results) -> list[str]:
-    """One line a peer: geometric mean of the ratios, the lowest one, and what is lost."""
-    lines = []
-    for name in peers_shown(results):
-        found = {
-            row.case.name: row.peers[name].ratio["median"]
-            for row in results.cases
-            if name != OURS and name in row.peers and row.peers[name].ratio
-        }
-        if not found:
-            continue
-        worst = min(found, key=lambda case: found[case])
-        lost = sorted(case for case, ratio in found.items() if ratio < LOST)
-        lines.append(
-            f"{LABELS.get(name, name)}: {geometric_mean(found.values()):.2f}x by geometric mean of "
-            f"{len(found)} cells, lowest {found[worst]:.2f}x ({worst}), "
-            + (f"lost {len(lost)}: {', '.join(lost)}" if lost else "none lost")
-        )
-    return lines
 
 
 def caption(results: Results) -> str:
@@ -192,13 +150,18 @@ def show(results: Results, *, as_markdown: bool = False) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks report", description="Print the table of a results file."
+        prog="python -m benchmarks report", description="Print the table and the summary of a run."
     )
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+", help="files; the first one's machine")
     parser.add_argument("--markdown", action="store_true", help="for the README")
+    parser.add_argument("--summary", action="store_true", help="without the table")
     options = parser.parse_args(argv)
     try:
-        show(read(options.results), as_markdown=options.markdown)
+        results = read_all(options.results)
+        if options.summary:
+            print("\n".join(summary(results)))
+        else:
+            show(results, as_markdown=options.markdown)
     except ResultsError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

@@ -1,11 +1,13 @@
 """A run's results as JSON lines: the first line describes the run, then one line a case.
 
 README.md documents the fields. Written line by line, so an interrupted run leaves a usable file.
+Runs may be appended to one another: the first line's description holds for all.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,11 +92,17 @@ def read(path: Path) -> Results:
     return results
 
 
-class Writer:
-    """Appends lines to a fresh file, each complete on disk before the next case starts."""
+def read_all(paths: Iterable[Path]) -> Results:
+    """Several files as one: the cells of all, the run of the first."""
+    first, *others = [read(path) for path in paths]
+    return Results(first.run, [row for results in (first, *others) for row in results.cases])
 
-    def __init__(self, path: Path | None) -> None:
-        self._file = path.open("w", encoding="utf-8") if path else None
+
+class Writer:
+    """Adds lines to a file, a fresh one unless told, each complete on disk before the next case."""
+
+    def __init__(self, path: Path | None, *, append: bool = False) -> None:
+        self._file = path.open("a" if append else "w", encoding="utf-8") if path else None
 
     def write(self, data: dict[str, Any]) -> None:
         if self._file:

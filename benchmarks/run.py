@@ -67,6 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="run each case with each of these numbers of threads, instead of its own",
     )
     add(
+        "--only-threads",
+        type=positive,
+        metavar="N",
+        help="of the cases, only those with this number of threads",
+    )
+    add(
         "--peers",
         type=lambda text: names_from(MODULES, text),
         default=[name for name in MODULES if name not in BY_HAND],
@@ -84,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--min-rounds", type=positive, default=7, help="rounds even beyond it; default %(default)s")
     add("--no-probe", action="store_true", help="do not measure the machine, so no share of limit")
     add("--json", type=Path, metavar="FILE", help="write results as JSON lines (overwritten)")
+    add("--append", action="store_true", help="to that file instead: one more run of the same kind")
     add("--markdown", action="store_true", help="print the table for the README")
     add("--list", action="store_true", help="print the names of the cases and stop")
     return parser
@@ -128,8 +135,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
     cases = select(options.sets, options.cases, options.threads)
+    if options.only_threads:
+        cases = [case for case in cases if case.threads == options.only_threads]
     if not cases:
-        parser.error(f"no case of {', '.join(options.sets)} matches {' '.join(options.cases)}")
+        parser.error(f"no such case in {', '.join(options.sets)}")
     if options.list:
         print("\n".join(case.name for case in cases))
         return 0
@@ -163,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     results = Results(header)
     try:
-        writer = Writer(options.json)
+        writer = Writer(options.json, append=options.append)
     except OSError as error:
         say(f"{parser.prog}: {options.json}: {error.strerror}")
         return 2
