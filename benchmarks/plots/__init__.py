@@ -19,7 +19,7 @@ COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#b
 PICTURES = ("share", "ratios", "roofline", "costs")
 """Modules here with `draw(results, plt)`, which gives a figure or None if there is nothing."""
 
-DOTS_PER_INCH = 110
+DOTS_PER_INCH = 100
 
 
 def load_matplotlib() -> Any:

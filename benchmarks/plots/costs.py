@@ -37,7 +37,7 @@ def draw(results: Results, plt: Any) -> Any | None:
     found = sweeps(results.cases)
     if not found:
         return None
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(10.5, 7), layout="constrained")
     for (letter, title), axis in zip(PANELS.items(), axes.flat, strict=True):
         mine = sorted((s for s in found if s.letter == letter), key=lambda s: -len(s.points))
         axis.set_title(title, fontsize=10)

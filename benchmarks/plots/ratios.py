@@ -57,9 +57,9 @@ def draw(results: Results, plt: Any) -> Any | None:
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axis.set_yticks(range(len(names)), [LABELS.get(name, name) for name in names])
     axis.set_ylim(len(names) - 0.45, -0.55)
-    axis.set_xlabel("time of the peer / time of fastgru; bar: geometric mean; shaded: lost")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8).set_in_layout(
-        True
+    axis.set_xlabel(
+        "time of the peer / time of fastgru; bar: geometric mean; shaded: lost, if float32"
     )
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     axis.grid(axis="x", alpha=0.25)
     return figure

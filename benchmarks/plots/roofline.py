@@ -71,9 +71,8 @@ def draw(results: Results, plt: Any) -> Any | None:
     axis.set_xlabel("operations for each byte of weights read")
     axis.set_ylabel("GFLOP/s")
     axis.set_title(f"fastgru float32 with {isa} on one core: {len(points)} cells", fontsize=10)
-    axis.legend(
-        loc="lower right", fontsize=8, title="cycled through in each step", title_fontsize=8
-    )
+    title = "cycled through in each step"
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, title=title, title_fontsize=8)
     axis.grid(alpha=0.25)
     return figure
 
