@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,29 @@ def installed(distribution: str, end: str) -> Path:
 def pointer(array: Array32) -> ctypes.c_void_p:
     """To its first float; the array must outlive what keeps it."""
     return ctypes.c_void_p(array.ctypes.data)
+
+
+def zrn(rows: Array32) -> Array32:
+    """PyTorch's gates r, z, n along the first axis, [3*H, ...] -> z, r, n, [3, H, ...].
+
+    This is oneDNN's order u, r, o: its update gate keeps the old state, as z does.
+    """
+    return rows.reshape(3, -1, *rows.shape[1:])[[1, 0, 2]]
+
+
+def weights(rows: Array32) -> Array32:
+    """[3*H, K] -> [K, 3, H], gates z, r, n."""
+    return zrn(rows).transpose(2, 0, 1)
+
+
+class Handle:
+    """Owns what a library's fg_create made, and keeps the arrays that it points to."""
+
+    def __init__(self, library: Any, address: int, arrays: tuple[Array32, ...]) -> None:
+        self.library, self.address, self.arrays = library, address, arrays
+
+    def __del__(self) -> None:
+        self.library.fg_destroy(self.address)
 
 
 def runner(

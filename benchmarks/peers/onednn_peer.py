@@ -39,22 +39,12 @@ def find() -> tuple[Path, Path]:
     return chosen / "include", libraries[0]
 
 
-def _zrn(array: Array32) -> Array32:
-    """PyTorch's gates r, z, n along the first axis, [3*H, ...] -> oneDNN's u, r, o, [3, H, ...]."""
-    return array.reshape(3, -1, *array.shape[1:])[[1, 0, 2]]
-
-
-def _weights(rows: Array32) -> Array32:
-    """[3*H, K] -> [K, 3, H]."""
-    return _zrn(rows).transpose(2, 0, 1)
-
-
 def _bias(b_i: Array32, b_h: Array32, reset_after: bool) -> Array32:
     """[4, H] with the candidate's recurrent bias last, or [3, H] where they can be added."""
-    both, recurrent = _zrn(b_i + b_h), _zrn(b_h)
+    both, recurrent = native.zrn(b_i + b_h), native.zrn(b_h)
     if not reset_after:
         return both
-    return np.stack([both[0], both[1], _zrn(b_i)[2], recurrent[2]])
+    return np.stack([both[0], both[1], native.zrn(b_i)[2], recurrent[2]])
 
 
 class Peer:
@@ -104,7 +94,7 @@ class Peer:
         )
         if not made:
             raise RuntimeError(error.value.decode(errors="replace"))
-        handle, run = _Handle(self.library, made, (x, y)), self.library.fg_run
+        handle, run = native.Handle(self.library, made, (x, y)), self.library.fg_run
 
         def call(h_0: ctypes.c_void_p, h_n: ctypes.c_void_p) -> None:
             if run(handle.address, h_0, h_n):
@@ -119,18 +109,8 @@ def _layer(case: Case, inputs: Inputs, layer: int) -> tuple[Array32, Array32, Ar
     state = inputs.state
     ends = [suffix for k, suffix in suffixes(case) if k == layer]
     w_i, w_h = (
-        np.stack([_weights(state[name + end]) for end in ends])
+        np.stack([native.weights(state[name + end]) for end in ends])
         for name in ("weight_ih", "weight_hh")
     )
     bias = [_bias(state["bias_ih" + end], state["bias_hh" + end], case.reset_after) for end in ends]
     return np.ascontiguousarray(w_i), np.ascontiguousarray(w_h), np.stack(bias)
-
-
-class _Handle:
-    """Owns what fg_create made, and keeps the arrays that it points to."""
-
-    def __init__(self, library: Any, address: int, arrays: tuple[Array32, ...]) -> None:
-        self.library, self.address, self.arrays = library, address, arrays
-
-    def __del__(self) -> None:
-        self.library.fg_destroy(self.address)
