@@ -183,6 +183,9 @@ RAGGED = tuple(
     for ragged in (False, True)
 )
 
+# Where RTNeural is at home: one input, a run of many steps.
+SMALL = tuple(Case(T=512, B=1, I=1, H=H) for H in (8, 16, 20, 24, 32, 40, 48, 64))
+
 SETS: dict[str, tuple[Case, ...]] = {
     # The grid of the README: latency of one call, short and long, alone and in batches.
     "grid": tuple(
@@ -213,6 +216,7 @@ SETS: dict[str, tuple[Case, ...]] = {
     # Costs against each letter, and ragged batches beside their full ones.
     "cliffs": CLIFFS,
     "ragged": RAGGED,
+    "small": SMALL,
 }
 DEFAULT_SETS = ("grid", "step")
 

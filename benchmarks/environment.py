@@ -27,6 +27,7 @@ RECORDED_VARIABLES = (
     "GOMP_CPU_AFFINITY",
     "KMP_BLOCKTIME",
     "MKL_NUM_THREADS",
+    "MKL_ENABLE_INSTRUCTIONS",
     "FASTGRU_ISA",
     "FASTGRU_NUM_THREADS",
     "ATEN_CPU_CAPABILITY",
@@ -52,6 +53,21 @@ NOTABLE_FLAGS = (
     "asimd", "asimddp", "i8mm", "bf16", "sve",
 )
 # fmt: on
+
+
+# Everything here that can be held to AVX2 on a CPU with more.
+HELD_TO_AVX2 = {
+    "FASTGRU_ISA": "avx2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+}
+
+
+def hold_to_avx2() -> None:
+    """Before anything is imported. ONNX Runtime has no such variable and is not held."""
+    for name, value in HELD_TO_AVX2.items():
+        os.environ.setdefault(name, value)
 
 
 def set_thread_variables(threads: int) -> None:

@@ -12,29 +12,35 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import environment, plots, report
 
 RESULTS = "results.jsonl"
 
 
-def parts(budget: float, peers: str | None) -> list[tuple[bool, list[str]]]:
-    """(held to one core, options of the run)."""
-    those = ["--peers", peers] if peers else []
-    full = ["--sets", "full,networks,step,ragged", "--budget", str(budget), *those]
-    cliffs = ["--sets", "cliffs", "--budget", str(budget / 10), "--peers", "fastgru"]
+class Part(NamedTuple):
+    threads: int
+    options: list[str]
+
+
+def parts(budget: float, more: list[str]) -> list[Part]:
+    """In this order into one file; `more`: options of the first two."""
+    full = ["--sets", "full,networks,step,ragged", "--budget", str(budget), *more]
+    cliffs = ["--sets", "cliffs", "--budget", str(budget / 10), "--peers", "fastgru", "--append"]
+    cliffs += ["--avx2"] if "--avx2" in more else []
     return [
-        (True, [*full, "--only-threads", "1"]),
-        (False, [*full, "--only-threads", "2", "--append"]),
-        (True, [*cliffs, "--append"]),
+        Part(1, [*full, "--only-threads", "1"]),
+        Part(2, [*full, "--only-threads", "2", "--append"]),
+        Part(1, cliffs),
     ]
 
 
-def run_part(pinned: bool, options: list[str]) -> int:
+def run_part(part: Part, results: Path) -> int:
     """Exit status of `python -m benchmarks run`."""
-    command = [sys.executable, "-m", "benchmarks", "run", *options]
+    command = [sys.executable, "-m", "benchmarks", "run", *part.options, "--json", str(results)]
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    if pinned and cores:  # the last one: interrupts tend to go to the first
+    if part.threads == 1 and cores:  # the last one: interrupts tend to go to the first
         os.sched_setaffinity(0, {max(cores)})
     try:
         # Its table is not wanted: there is one of all parts at the end.
@@ -55,16 +61,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--budget", type=float, default=3.0, help="seconds a cell, %(default)s")
-    parser.add_argument("--peers", metavar="A,B", help="default all but those run by hand")
-    options = parser.parse_args(argv)
+    parser.epilog = "Other options, such as --peers, --avx2 and --rtneural, go to the runs."
+    options, more = parser.parse_known_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     results = (options.output / RESULTS).resolve()
     worst = 0
-    for pinned, arguments in parts(options.budget, options.peers):
-        if "2" in arguments and environment.usable_cores() < 2:
+    for part in parts(options.budget, more):
+        if part.threads > environment.usable_cores():
             print("cells of two threads are left out: this process has one core", file=sys.stderr)
             continue
-        status = run_part(pinned, [*arguments, "--json", str(results)])
+        status = run_part(part, results)
         if status not in (0, 1):  # 1: a peer failed, which the results say
             return status
         worst = max(worst, status)

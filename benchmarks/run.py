@@ -88,6 +88,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--budget", type=float, default=3.0, help="seconds a case, all peers; default %(default)s")
     add("--min-rounds", type=positive, default=7, help="rounds even beyond it; default %(default)s")
+    add(
+        "--avx2",
+        action="store_true",
+        help="hold fastgru, PyTorch and oneDNN to AVX2 on a CPU with more",
+    )
     add("--no-probe", action="store_true", help="do not measure the machine, so no share of limit")
     add("--json", type=Path, metavar="FILE", help="write results as JSON lines (overwritten)")
     add("--append", action="store_true", help="to that file instead: one more run of the same kind")
@@ -148,6 +153,8 @@ def main(argv: list[str] | None = None) -> int:
             os.environ[name] = str(where.resolve())
     if options.rtneural and "rtneural" not in options.peers:
         options.peers.append("rtneural")
+    if options.avx2:
+        environment.hold_to_avx2()
     described = environment.describe()
     measured = None if options.no_probe else probe_or_none(cases)
     environment.set_thread_variables(max(case.threads for case in cases))

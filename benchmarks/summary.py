@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from benchmarks.peers import FROM_CPP, MODULES, OURS
 from benchmarks.results import CaseResult, Results
@@ -169,11 +170,40 @@ def _cliff_lines(results: Results) -> list[str]:
     return lines
 
 
+def _thread_lines(results: Results) -> list[str]:
+    """Our speed with several threads over one, of cells timed with both."""
+    alone = {row.case: row.median(OURS) for row in results.cases if row.case.threads == 1}
+    gains = {}
+    for row in results.cases:
+        one = alone.get(replace(row.case, threads=1, name="")) if row.case.threads > 1 else None
+        us = row.median(OURS)
+        if one and us:
+            gains[row.case.name] = one / us
+    if not gains:
+        return []
+    each = ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items())
+    slower = sum(gain < LOST for gain in gains.values())
+    return [f"Several threads over one, {slower} of {len(gains)} below {LOST}: {each}"]
+
+
+def _step_lines(results: Results) -> list[str]:
+    """Single steps from Python: what the call adds to the limit, and its tail."""
+    steps = [row for row in results.cases if row.case.mode != "call" and row.limit_us]
+    return [
+        f"{row.case.name}: {us['median']:.2f} us, {us['median'] - (row.limit_us or 0):.2f} over "
+        f"the limit; p99 {us['p99'] - us['median']:.2f} over the median"
+        for row in steps
+        if (us := row.peers[OURS].us)
+    ]
+
+
 def summary(results: Results) -> list[str]:
     """The lines; those that the file has nothing to say about are left out."""
     return [
         *_headline(results),
         *_peer_lines(results),
         *_share_lines(results),
+        *_step_lines(results),
+        *_thread_lines(results),
         *_cliff_lines(results),
     ]
