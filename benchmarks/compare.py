@@ -42,7 +42,9 @@ class Change:
 
 def changes(old: Results, new: Results, subject: str) -> list[Change]:
     """Cells timed in both files, the worst first."""
-    before = {row.case: row for row in old.cases}
+    # Of a shape timed twice in one file, the first: the sets with peers come before the sweeps.
+    before = {row.case: row for row in reversed(old.cases)}
+    after = {row.case: row for row in reversed(new.cases)}
 
     def change(was: CaseResult, now: CaseResult) -> Change | None:
         old_us, new_us = was.median(subject), now.median(subject)
@@ -56,7 +58,7 @@ def changes(old: Results, new: Results, subject: str) -> list[Change]:
         machine = geometric_mean(speeds) if speeds else None
         return Change(now.case.name, old_us, new_us, machine)
 
-    found = [change(before[row.case], row) for row in new.cases if row.case in before]
+    found = [change(before[case], row) for case, row in after.items() if case in before]
     return sorted((c for c in found if c), key=lambda c: -c.judged(raw=False))
 
 

@@ -114,8 +114,13 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def cpu_flags() -> set[str]:
+    """Under Linux's names; empty elsewhere."""
+    return set((_first_line_value("/proc/cpuinfo", ("flags", "Features")) or "").split())
+
+
 def machine() -> dict[str, Any]:
-    flags = set((_first_line_value("/proc/cpuinfo", ("flags", "Features")) or "").split())
+    flags = cpu_flags()
     family = _first_line_value("/proc/cpuinfo", ("cpu family",))
     model = _first_line_value("/proc/cpuinfo", ("model",))
     return {

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks full",
         description="Run the sets full, networks, step and ragged with all peers and cliffs with "
-        "ours, then report and plot. About half an hour.",
+        "ours, then report and plot. Meant to take half an hour.",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--budget", type=float, default=3.0, help="seconds a cell, %(default)s")

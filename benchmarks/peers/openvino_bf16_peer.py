@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from benchmarks import environment
 from benchmarks.cases import Case
 from benchmarks.peers import BFLOAT16_TOLERANCE, openvino_peer
+
+INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 class Peer(openvino_peer.Peer):
@@ -12,6 +15,8 @@ class Peer(openvino_peer.Peer):
     precision_hint = "bf16"
 
     def unsupported(self, case: Case) -> str | None:
-        if "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        # OpenVINO may emulate it, which is no faster than float32: the CPU decides, too.
+        offered = "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if not offered or not INSTRUCTIONS & environment.cpu_flags():
             return "this CPU has no bfloat16 instructions"
         return super().unsupported(case)
