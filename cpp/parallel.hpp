@@ -22,32 +22,42 @@ std::size_t threads_to_use(std::size_t requested);
 // "libgomp", "libomp", or "none" without OpenMP.
 const char* openmp_runtime();
 
-// Calls body(context, index, count) on `count` threads, index 0 .. count - 1, and waits for all.
-// `count` is `threads`, or 1 where the runtime gives fewer: a body may build barriers on count.
-// body must not throw. Safe in a forked child of a process that ran regions.
-void run_parallel(std::size_t threads, void (*body)(void*, std::size_t, std::size_t),
-                  void* context);
+// Calls body(context, index) on `threads` > 1 threads at once, index 0 .. threads - 1, and waits for
+// all. False, with nothing called, where the runtime gives fewer: a body may build barriers on the
+// count. body must not throw. Safe in a forked child of a process that ran regions.
+bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void* context);
 
 template <class Body>
-void parallel(std::size_t threads, Body body) {
-  run_parallel(
-      threads,
-      [](void* context, std::size_t index, std::size_t count) {
-        (*static_cast<Body*>(context))(index, count);
-      },
+bool parallel(std::size_t threads, Body body) {
+  return run_parallel(
+      threads, [](void* context, std::size_t index) { (*static_cast<Body*>(context))(index); },
       &body);
 }
 
-// A light barrier for threads that run at once inside one region: it spins, then yields.
+// What a region that starts now will cost the calling thread. Asked once at the beginning of a call
+// that may use threads; call_ended() at its end.
+double region_microseconds();
+void call_ended();
+
+// A thread's place in a Barrier; a cache line of its own.
+struct alignas(64) Arrival {
+  std::atomic<std::size_t> times{0};
+};
+
+// A light barrier for a few threads that run at once inside one region: each says in its own line
+// that it is there and reads the others' (for two threads one line's way there and back). Spins,
+// then yields. One thread's view of it.
 class Barrier {
  public:
-  explicit Barrier(std::size_t count) : count_(count) {}
+  Barrier(Arrival* arrivals, std::size_t index, std::size_t count)
+      : arrivals_(arrivals), index_(index), count_(count) {}
+  std::size_t count() const { return count_; }
   void wait();
 
  private:
-  const std::size_t count_;
-  std::atomic<std::size_t> arrived_{0};
-  std::atomic<std::size_t> generation_{0};
+  Arrival* arrivals_;
+  std::size_t index_, count_;
+  std::size_t times_ = 0;
 };
 
 }  // namespace fastgru

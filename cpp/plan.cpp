@@ -4,11 +4,15 @@
 
 #include "buffer.hpp"
 
+#if defined(__linux__)
+#include <unistd.h>
+#endif
+
 namespace fastgru {
 namespace {
 
 // The input product of a block (time_block x row_block) should stay in L2 beside the panels that
-// stream through it: a quarter of Zen 4's 1 MiB. Derived, not yet tuned.
+// stream through it: a quarter of Zen 4's 1 MiB, half of Zen 1's. Derived, not tuned.
 constexpr std::size_t kGatesBytes = std::size_t{256} << 10;
 
 // Rows that share one pass over the recurrent weights. More rows amortise weights that come from
@@ -20,12 +24,113 @@ constexpr std::size_t kMinRowBlock = 8;
 // arena keeps them between calls, as long as kMinRowBlock rows allow.
 constexpr std::size_t kSequenceBytes = std::size_t{48} << 20;
 
+// Rows in the lanes: layers no wider than this, whose weights stay in L1 beside the rows' blocks.
+constexpr std::size_t kMostUnitsForRows = 32;
+constexpr std::size_t kMostInputForRows = 128;
+constexpr std::size_t kTimeBlockOfRows = 64;
+
+// A step's cost beyond products and gates, and a meeting of threads: a cache line there and back.
+constexpr double kStepMicroseconds = 0.05;
+constexpr double kMeetMicroseconds = 0.15;
+// Threads that share units all wait for each other in every step.
+constexpr std::size_t kMostUnitGroups = 8;
+// What several threads must promise, since the model is rough and one thread disturbs nobody.
+constexpr double kWorthThreads = 0.85;
+
 std::size_t even_blocks(std::size_t n, std::size_t most) {
   const std::size_t blocks = (n + most - 1) / most;
   return blocks == 0 ? 1 : (n + blocks - 1) / blocks;
 }
 
+std::size_t divided_up(std::size_t n, std::size_t by) { return (n + by - 1) / by; }
+
+#if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
+std::size_t cache_bytes(int name, std::size_t otherwise) {
+  const long bytes = sysconf(name);
+  return bytes > 0 ? static_cast<std::size_t>(bytes) : otherwise;
+}
+#endif
+
+// GB/s at which one core reads `bytes` again and again: from L1 a vector a cycle; 74 to 88 from
+// L2 and 57 from L3 on Zen 1, 105 and 88 on Zen 4.
+double read_gigabytes(const Machine& machine, double bytes) {
+  if (bytes <= static_cast<double>(machine.l1)) return 2 * machine.gflops;
+  return bytes <= static_cast<double>(machine.l2) ? 85 : 60;
+}
+
+// Rough microseconds of one thread that runs `directions` directions of the whole stack for `rows`
+// rows and `panels` panels of units.
+double thread_microseconds(const ModelSizes& s, const Machine& machine, std::size_t T,
+                           std::size_t rows, std::size_t panels, std::size_t directions,
+                           bool meets) {
+  const auto n = static_cast<double>(rows);
+  const auto units = static_cast<double>(panels * kPanel);
+  const auto hidden = static_cast<double>(s.hidden_size);
+  const double flop = 1e-3 / machine.gflops;  // microseconds
+  const double bytes = 12 * units * hidden;
+  double step = 0;
+  for (std::size_t l = 0; l < s.num_layers; ++l) {
+    const auto inputs = static_cast<double>(s.layer_input(l));
+    const double read = 1e-3 * bytes / read_gigabytes(machine, bytes);
+    step += std::max(6 * n * units * hidden * flop, read) + 6 * n * units * inputs * flop +
+            150 * n * units * flop + kStepMicroseconds;
+    if (meets) step += kMeetMicroseconds * (s.reset_after ? 1 : 2);
+  }
+  return static_cast<double>(T) * static_cast<double>(directions) * step;
+}
+
+// The grid of at most shape.max_threads threads that promises most.
+Grid choose_grid(const ModelSizes& sizes, const Machine& machine, const CallShape& shape) {
+  Grid grid;
+  if (shape.max_threads <= 1) return grid;
+  const std::size_t P = sizes.panels(), D = sizes.num_directions;
+  const double alone = thread_microseconds(sizes, machine, shape.T, shape.B, P, D, false);
+  double best = alone * kWorthThreads - shape.region_microseconds;
+  for (std::size_t directions = 1; directions <= D; ++directions)
+    for (std::size_t units = 1; units <= std::min(P, kMostUnitGroups); ++units) {
+      const std::size_t rows = std::min(shape.max_threads / (directions * units), shape.B);
+      if (rows * directions * units <= 1) continue;
+      const double cost =
+          thread_microseconds(sizes, machine, shape.T, divided_up(shape.B, rows),
+                              divided_up(P, units), D / directions, units > 1);
+      if (cost >= best) continue;
+      best = cost;
+      grid = {rows, directions, units};
+    }
+  return grid;
+}
+
+// Whether `rows` rows are better in the lanes than the units are.
+bool rows_fit_lanes(const ModelSizes& sizes, const Machine& machine, std::size_t rows) {
+  const std::size_t hidden = sizes.hidden_size, width = 2 * machine.lanes;
+  if (hidden > kMostUnitsForRows || rows < kPanel) return false;
+  const std::size_t widest = std::max(sizes.input_size, sizes.layer_input(1));
+  if (widest > kMostInputForRows) return false;
+  // Rows are rounded up to two vectors and turned around; units to one vector.
+  const std::size_t by_rows = round_up(rows, width) * hidden;
+  const std::size_t by_units = rows * round_up(hidden, machine.lanes);
+  return 9 * by_rows < 8 * by_units;
+}
+
 }  // namespace
+
+Machine machine_with(std::size_t lanes) {
+  Machine machine;
+  machine.lanes = lanes;
+  // A fused multiply-add of a vector per cycle at 3 GHz: Zen 1 has 47 with AVX2, Zen 4 115 with
+  // AVX-512.
+  machine.gflops = 6.0 * static_cast<double>(lanes);
+#if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
+  static const std::size_t l1 = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, std::size_t{32} << 10);
+  static const std::size_t l2 = cache_bytes(_SC_LEVEL2_CACHE_SIZE, std::size_t{512} << 10);
+  machine.l1 = l1;
+  machine.l2 = l2;
+#else
+  machine.l1 = std::size_t{32} << 10;
+  machine.l2 = std::size_t{512} << 10;
+#endif
+  return machine;
+}
 
 // 60 GFLOP/s, and 0.1 us for the latency of a step.
 double estimate_microseconds(const ModelSizes& s, std::size_t T, std::size_t B) {
@@ -38,29 +143,34 @@ double estimate_microseconds(const ModelSizes& s, std::size_t T, std::size_t B) 
                   0.1 * static_cast<double>(s.num_layers));
 }
 
-Plan make_plan(const ModelSizes& sizes, const CallShape& shape) {
+Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape) {
+  const Grid grid = choose_grid(sizes, machine, shape);
+  const bool rows_in_lanes =
+      !shape.traced && grid.units == 1 &&
+      rows_fit_lanes(sizes, machine, divided_up(shape.B, grid.rows));
+  return make_plan(sizes, machine, shape, grid, rows_in_lanes);
+}
+
+Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape,
+               const Grid& grid, bool rows_in_lanes) {
   Plan plan;
+  plan.grid = grid;
+  plan.rows_in_lanes = rows_in_lanes;
+  plan.fused = shape.T == 1 && !rows_in_lanes;
   // One line more than the row: at H = 1024 rows would otherwise share one set of L1.
   plan.state_stride = sizes.panels() * kPanel + kPanel;
 
-  const bool small = estimate_microseconds(sizes, shape.T, shape.B) < kParallelFrom;
-  const std::size_t threads = small ? 1 : shape.max_threads;
-  // Few rows: one direction each, which also halves the weights that a core reads.
-  if (sizes.num_directions == 2 && threads >= 2 && shape.B < 8 * threads) plan.direction_groups = 2;
-  // A second row costs little where weights decide, so a thread gets at least two.
-  plan.row_groups =
-      std::max<std::size_t>(1, std::min(threads / plan.direction_groups, shape.B / 2));
-
-  const std::size_t row_bytes = sizes.panels() * 3 * kPanel * sizeof(float);
-  const std::size_t rows = (shape.B + plan.row_groups - 1) / plan.row_groups;
+  const std::size_t row_bytes = plan.share_panels(sizes) * 3 * kPanel * sizeof(float);
   std::size_t most = std::clamp(kGatesBytes / row_bytes, kMinRowBlock, kMaxRowBlock);
   if (sizes.num_directions == 2 && sizes.num_layers > 1) {
     const std::size_t sequence = shape.T * 2 * sizes.hidden_size * sizeof(float);
     most = std::min(most, std::max(kMinRowBlock, kSequenceBytes / (2 * sequence + 1)));
   }
-  plan.row_block = even_blocks(rows, most);
-  plan.time_block = std::clamp<std::size_t>(kGatesBytes / (row_bytes * plan.row_block), 1,
-                                            std::max<std::size_t>(1, shape.T));
+  plan.row_block = even_blocks(divided_up(shape.B, grid.rows), most);
+  if (rows_in_lanes) plan.row_block = round_up(plan.row_block, 2 * machine.lanes);
+  const std::size_t longest =
+      rows_in_lanes ? kTimeBlockOfRows : kGatesBytes / (row_bytes * plan.row_block);
+  plan.time_block = std::clamp<std::size_t>(longest, 1, std::max<std::size_t>(1, shape.T));
   return plan;
 }
 

@@ -1,5 +1,5 @@
 // What to run for one call: how rows are cut into blocks, time into blocks, and work into threads.
-// A pure function of the shape, well under a microsecond, never cached.
+// A pure function of the shape and the machine, well under a microsecond, never cached.
 #pragma once
 
 #include <cstddef>
@@ -8,30 +8,60 @@
 
 namespace fastgru {
 
+// What the cost model needs to know of the machine: see machine_with().
+struct Machine {
+  double gflops = 0;      // one core's peak, roughly
+  std::size_t lanes = 1;  // floats per vector
+  std::size_t l1 = 0;     // bytes of one core's caches
+  std::size_t l2 = 0;
+};
+
+// The machine with kernels of so many lanes. Asks the system for the caches once.
+Machine machine_with(std::size_t lanes);
+
 struct CallShape {
   std::size_t T = 0;
   std::size_t B = 0;
   std::size_t max_threads = 1;
+  double region_microseconds = 0;  // what starting threads costs now: see parallel.hpp
+  bool traced = false;
+};
+
+// Threads: groups of rows; in each, groups of directions; in each, threads that share a layer's
+// units.
+struct Grid {
+  std::size_t rows = 1;
+  std::size_t directions = 1;  // 1 or 2
+  std::size_t units = 1;
+
+  std::size_t group_threads() const { return directions * units; }  // of a row group
+  std::size_t threads() const { return rows * group_threads(); }
 };
 
 struct Plan {
-  // Threads form a grid: groups of rows, each of one thread or of one thread per direction.
-  std::size_t row_groups = 1;
-  std::size_t direction_groups = 1;  // 1 or 2
-  std::size_t row_block = 1;         // most rows that advance together
-  std::size_t time_block = 1;        // most steps whose input product is done at once
-  std::size_t state_stride = 0;      // floats between the states of neighbouring rows
+  Grid grid;
+  bool rows_in_lanes = false;    // rows_* kernels: input product and steps in one
+  bool fused = false;            // T = 1: steps_* kernels compute the input product on the way
+  std::size_t row_block = 1;     // most rows that advance together
+  std::size_t time_block = 1;    // most steps whose input product is done at once
+  std::size_t state_stride = 0;  // floats between the states of neighbouring rows
 
-  std::size_t threads() const { return row_groups * direction_groups; }
+  // Panels of the widest share of units.
+  std::size_t share_panels(const ModelSizes& sizes) const {
+    return (sizes.panels() + grid.units - 1) / grid.units;
+  }
 };
 
-Plan make_plan(const ModelSizes& sizes, const CallShape& shape);
+Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape);
+// The two decisions that make_plan takes first, taken otherwise; rows in lanes needs grid.units = 1.
+Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape,
+               const Grid& grid, bool rows_in_lanes);
 
-// Rough cost of a call on one thread: what decides about threads and about releasing the GIL.
+// Rough cost of a call on one thread: what decides about releasing the GIL and whether threads are
+// worth a thought.
 double estimate_microseconds(const ModelSizes& sizes, std::size_t T, std::size_t B);
 
-// Cheaper calls stay on the calling thread: a region costs 1 us between back-to-back calls and 35
-// to 55 us after idleness (measured with libgomp, GOMP_SPINCOUNT=500, Zen 4).
-constexpr double kParallelFrom = 100.0;  // microseconds
+// Cheaper calls stay on the calling thread whatever the plan would say.
+constexpr double kParallelFrom = 20.0;  // microseconds
 
 }  // namespace fastgru

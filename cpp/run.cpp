@@ -31,9 +31,10 @@ struct View {
   }
 };
 
-// Scratch of one thread; the sequences are shared by the threads of a row group.
+// Scratch of one thread. States, r * h, z and sequences are the same for all threads that share a
+// layer's units, sequences also for both directions.
 struct Scratch {
-  float* gates;          // [time_block * row_block, P, 3, kPanel]
+  float* gates;          // [time_block * row_block, panels of a share, 3, kPanel]
   float* states;         // [layers, 2, row_block, state_stride]
   float* reset_state;    // [row_block, state_stride]; reset before only
   float* update;         // [row_block, state_stride]; reset before only
@@ -46,8 +47,9 @@ struct Scratch {
 struct Workspace {
   std::size_t* order;    // [B] rows by descending length
   std::size_t* lengths;  // [B] in that order
-  Scratch* threads;      // [row_groups, direction_groups]
-  Barrier* barriers;     // [row_groups], not yet constructed
+  Scratch* threads;      // [the grid]
+  Arrival* group;        // [row_groups, threads of a group]: all of a row group meet
+  Arrival* units;        // [the grid]: those of a layer meet
 };
 
 Workspace carve_workspace(Carver& carver, const ModelSizes& sizes, const Call& call,
@@ -58,25 +60,32 @@ Workspace carve_workspace(Carver& carver, const ModelSizes& sizes, const Call& c
   const std::size_t steps = sizes.num_directions == 2 ? call.T : plan.time_block;
   const std::size_t sequence = checked_product(checked_product(steps, plan.row_block),
                                                sizes.num_directions * sizes.hidden_size);
+  const std::size_t gates =
+      plan.rows_in_lanes ? rows_scratch(std::max(sizes.input_size, sizes.layer_input(1)),
+                                        sizes.hidden_size)
+                         : checked_product(block, plan.share_panels(sizes) * 3 * kPanel);
   Workspace w{};
   w.order = carver.take<std::size_t>(call.B);
   w.lengths = carver.take<std::size_t>(call.B);
-  w.threads = carver.take<Scratch>(plan.threads());
-  w.barriers = carver.take<Barrier>(plan.row_groups);
-  for (std::size_t group = 0; group < plan.row_groups; ++group) {
+  w.threads = carver.take<Scratch>(plan.grid.threads());
+  w.group = carver.take<Arrival>(plan.grid.threads());
+  w.units = carver.take<Arrival>(plan.grid.threads());
+  for (std::size_t group = 0, thread = 0; group < plan.grid.rows; ++group) {
     Scratch s{};
     if (layers > 1) s.sequences[0] = carver.take<float>(sequence);
     if (layers > 2) s.sequences[1] = carver.take<float>(sequence);
-    for (std::size_t d = 0; d < plan.direction_groups; ++d) {
-      s.gates = carver.take<float>(checked_product(block, sizes.panels() * 3 * kPanel));
+    for (std::size_t d = 0; d < plan.grid.directions; ++d) {
       s.states = carver.take<float>(checked_product(2 * layers, state));
       if (!sizes.reset_after) {
         s.reset_state = carver.take<float>(state);
         s.update = carver.take<float>(state);
       }
-      s.x_rows = carver.take<const float*>(block);
-      s.out_rows = carver.take<float*>(plan.row_block);
-      if (w.threads) w.threads[group * plan.direction_groups + d] = s;
+      for (std::size_t u = 0; u < plan.grid.units; ++u, ++thread) {
+        s.gates = carver.take<float>(gates);
+        s.x_rows = carver.take<const float*>(block);
+        s.out_rows = carver.take<float*>(plan.row_block);
+        if (w.threads) w.threads[thread] = s;
+      }
     }
   }
   return w;
@@ -90,15 +99,29 @@ struct Job {
   const Workspace& space;
 };
 
+struct Range {
+  std::size_t begin, end;
+  std::size_t size() const { return end - begin; }
+};
+
+// What one thread does: rows of the sorted batch, directions, and units of each layer.
+struct Share {
+  Range rows, directions, units;
+  const Scratch& scratch;
+  Barrier group;  // the row group's threads
+  Barrier team;   // the threads with the other units
+};
+
 // The rows [begin, begin + count) of the sorted batch, in one thread.
 class RowBlock {
  public:
-  RowBlock(const Job& job, const Scratch& scratch, std::size_t begin, std::size_t count)
+  RowBlock(const Job& job, Share& share, std::size_t begin, std::size_t count)
       : sizes_(job.model.sizes),
         model_(job.model),
         call_(job.call),
         plan_(job.plan),
-        scratch_(scratch),
+        share_(share),
+        scratch_(share.scratch),
         order_(job.space.order + begin),
         lengths_(job.space.lengths + begin),
         count_(count) {}
@@ -106,6 +129,7 @@ class RowBlock {
   // All layers, one block of time after the other: what a layer needs is still in cache.
   void run_unidirectional() {
     for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l) load_state(l, 0);
+    share_.team.wait();
     for_each_segment([&](std::size_t step, std::size_t steps, std::size_t rows) {
       for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l)
         run_steps(l, 0, step, steps, rows);
@@ -116,6 +140,7 @@ class RowBlock {
   // One direction of one layer over the whole time.
   void run_direction(std::size_t layer, std::size_t direction) {
     load_state(layer, direction);
+    share_.team.wait();
     for_each_segment([&](std::size_t step, std::size_t steps, std::size_t rows) {
       run_steps(layer, direction, step, steps, rows);
     });
@@ -126,8 +151,9 @@ class RowBlock {
   void clear_padding(std::size_t direction) const {
     for (std::size_t row = 0; row < count_; ++row)
       for (std::size_t t = lengths_[row]; t < call_.T; ++t)
-        std::memset(output(call_.end_layer - 1, direction, 0).row(row, t), 0,
-                    sizes_.hidden_size * sizeof(float));
+        std::memset(
+            output(call_.end_layer - 1, direction, 0).row(row, t) + share_.units.begin, 0,
+            share_.units.size() * sizeof(float));
   }
 
  private:
@@ -153,23 +179,24 @@ class RowBlock {
         scratch_.x_rows[s * rows + row] = in.row(row, time_of(row, direction, step + s));
     const View<float> out = output(layer, direction, step);
     for (std::size_t row = 0; row < rows; ++row)
-      scratch_.out_rows[row] = out.row(row, time_of(row, direction, step));
+      scratch_.out_rows[row] = out.row(row, time_of(row, direction, step)) + share_.units.begin;
 
+    const std::size_t K = sizes_.layer_input(layer), H = sizes_.hidden_size;
+    const std::size_t first = share_.units.begin;  // a multiple of kPanel
     InputProduct product{};
-    product.weights = packed.input_weights;
-    product.bias = packed.input_bias;
+    product.weights = packed.input_weights + first * 3 * K;
+    product.bias = packed.input_bias + first * 3;
     product.x = scratch_.x_rows;
     product.out = scratch_.gates;
     product.rows = steps * rows;
-    product.reduction = sizes_.layer_input(layer);
-    product.chain = chain_terms(sizes_.hidden_size);
-    product.hidden = sizes_.hidden_size;
-    model_.kernels->input_product(product);
+    product.reduction = K;
+    product.chain = chain_terms(H);
+    product.units = share_.units.size();
 
     Steps args{};
-    args.weights = packed.recurrent_weights;
-    args.candidate_weights = packed.candidate_weights;
-    args.bias = packed.recurrent_bias;
+    args.weights = packed.recurrent_weights + first * (sizes_.reset_after ? 3 : 2) * H;
+    args.candidate_weights = sizes_.reset_after ? nullptr : packed.candidate_weights + first * H;
+    args.bias = packed.recurrent_bias + first * 3;
     args.gates = scratch_.gates;
     args.state = state(layer, step);
     args.next = state(layer, step + 1);
@@ -179,14 +206,28 @@ class RowBlock {
     args.out = scratch_.out_rows;
     args.out_step = direction == 0 ? out.at.time_stride : -out.at.time_stride;
     args.trace_stride = call_.trace_stride;
-    args.hidden = sizes_.hidden_size;
+    args.first_unit = first;
+    args.units = share_.units.size();
+    args.hidden = H;
     args.rows = rows;
     args.steps = steps;
-    args.chain = chain_terms(sizes_.hidden_size);
+    args.chain = chain_terms(H);
     args.activation = sizes_.activation;
     args.recurrent_activation = sizes_.recurrent_activation;
-    (sizes_.reset_after ? model_.kernels->steps_reset_after
-                        : model_.kernels->steps_reset_before)(args);
+    if (share_.team.count() > 1) {
+      args.meet = [](void* team) { static_cast<Barrier*>(team)->wait(); };
+      args.team = &share_.team;
+    }
+
+    const KernelTable& kernels = *model_.kernels;
+    if (plan_.rows_in_lanes || plan_.fused)
+      args.input = &product;
+    else
+      kernels.input_product(product);
+    if (plan_.rows_in_lanes)
+      (sizes_.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(args);
+    else
+      (sizes_.reset_after ? kernels.steps_reset_after : kernels.steps_reset_before)(args);
   }
 
   // See Note [Rows, steps and time].
@@ -200,15 +241,16 @@ class RowBlock {
     return scratch_.states + index * plan_.row_block * plan_.state_stride;
   }
 
+  // Of the share's units, in h_0 and h_n.
   std::size_t state_offset(std::size_t layer, std::size_t direction, std::size_t row) const {
     const std::size_t l = (layer - call_.first_layer) * sizes_.num_directions + direction;
-    return (l * call_.B + order_[row]) * sizes_.hidden_size;
+    return (l * call_.B + order_[row]) * sizes_.hidden_size + share_.units.begin;
   }
 
   void load_state(std::size_t layer, std::size_t direction) const {
-    const std::size_t bytes = sizes_.hidden_size * sizeof(float);
+    const std::size_t bytes = share_.units.size() * sizeof(float);
     for (std::size_t row = 0; row < count_; ++row) {
-      float* to = state(layer, 0) + row * plan_.state_stride;
+      float* to = state(layer, 0) + row * plan_.state_stride + share_.units.begin;
       if (call_.h_0)
         std::memcpy(to, call_.h_0 + state_offset(layer, direction, row), bytes);
       else
@@ -219,9 +261,10 @@ class RowBlock {
   // A row's state stays where its last step left it.
   void finish_layer(std::size_t layer, std::size_t direction) const {
     for (std::size_t row = 0; row < count_; ++row)
-      std::memcpy(call_.h_n + state_offset(layer, direction, row),
-                  state(layer, lengths_[row]) + row * plan_.state_stride,
-                  sizes_.hidden_size * sizeof(float));
+      std::memcpy(
+          call_.h_n + state_offset(layer, direction, row),
+          state(layer, lengths_[row]) + row * plan_.state_stride + share_.units.begin,
+          share_.units.size() * sizeof(float));
   }
 
   View<const float> input(std::size_t layer, std::size_t step) const {
@@ -258,40 +301,40 @@ class RowBlock {
   const PackedModel& model_;
   const Call& call_;
   const Plan& plan_;
+  Share& share_;
   const Scratch& scratch_;
   const std::size_t* order_;
   const std::size_t* lengths_;
   const std::size_t count_;
 };
 
-struct Range {
-  std::size_t begin, end;
-};
-
-// The rows of one group, block after block, in the given directions. barrier: where another thread
-// of the group has the other direction.
-void run_rows(const Job& job, const Scratch& scratch, Range rows, Range directions,
-              Barrier* barrier) {
+void run_share(const Job& job, Share share) {
   const FlushDenormals flush;
-  for (std::size_t row = rows.begin; row < rows.end; row += job.plan.row_block) {
-    RowBlock block(job, scratch, row, std::min(job.plan.row_block, rows.end - row));
+  for (std::size_t row = share.rows.begin; row < share.rows.end; row += job.plan.row_block) {
+    RowBlock block(job, share, row, std::min(job.plan.row_block, share.rows.end - row));
     if (job.model.sizes.num_directions == 1) {
       block.run_unidirectional();
     } else {
       for (std::size_t layer = job.call.first_layer; layer < job.call.end_layer; ++layer) {
-        for (std::size_t d = directions.begin; d < directions.end; ++d)
+        for (std::size_t d = share.directions.begin; d < share.directions.end; ++d)
           block.run_direction(layer, d);
-        if (barrier) barrier->wait();  // the next layer reads what both directions wrote
+        share.group.wait();  // the next layer reads what all threads wrote
       }
     }
-    for (std::size_t d = directions.begin; d < directions.end; ++d) block.clear_padding(d);
+    for (std::size_t d = share.directions.begin; d < share.directions.end; ++d)
+      block.clear_padding(d);
   }
+}
+
+// Part `index` of n things in `parts` parts.
+Range part(std::size_t n, std::size_t index, std::size_t parts) {
+  return {n * index / parts, n * (index + 1) / parts};
 }
 
 // First row of group `group` of `groups`: groups of about equal total length.
 std::size_t group_begin(const Job& job, std::size_t group) {
-  const std::size_t groups = job.plan.row_groups, rows = job.call.B;
-  if (!job.call.lengths) return rows * group / groups;
+  const std::size_t groups = job.plan.grid.rows, rows = job.call.B;
+  if (!job.call.lengths) return part(rows, group, groups).begin;
   std::size_t total = 0;
   for (std::size_t row = 0; row < rows; ++row) total += job.space.lengths[row] + 1;
   std::size_t sum = 0, row = 0;
@@ -299,11 +342,21 @@ std::size_t group_begin(const Job& job, std::size_t group) {
   return row;
 }
 
-// The group's rows in the given directions, in the thread `direction_group` of the group.
-void run_group(const Job& job, std::size_t group, Range directions, Barrier* barrier) {
-  const std::size_t thread = group * job.plan.direction_groups + (barrier ? directions.begin : 0);
-  run_rows(job, job.space.threads[thread], {group_begin(job, group), group_begin(job, group + 1)},
-           directions, barrier);
+void run_thread(const Job& job, std::size_t thread) {
+  const Plan& plan = job.plan;
+  const ModelSizes& sizes = job.model.sizes;
+  const std::size_t unit = thread % plan.grid.units;
+  const std::size_t team = thread - unit;  // its first thread
+  const std::size_t group = thread / plan.grid.group_threads();
+  const std::size_t first = group * plan.grid.group_threads();
+  const Range panels = part(sizes.panels(), unit, plan.grid.units);
+  run_share(job, {{group_begin(job, group), group_begin(job, group + 1)},
+                  part(sizes.num_directions, (thread - first) / plan.grid.units,
+                       plan.grid.directions),
+                  {panels.begin * kPanel, std::min(panels.end * kPanel, sizes.hidden_size)},
+                  job.space.threads[thread],
+                  Barrier(job.space.group + first, thread - first, plan.grid.group_threads()),
+                  Barrier(job.space.units + team, unit, plan.grid.units)});
 }
 
 // Longest first, equal lengths in the caller's order.
@@ -318,36 +371,37 @@ void sort_rows(const Call& call, const Workspace& space) {
         call.lengths ? static_cast<std::size_t>(call.lengths[space.order[row]]) : call.T;
 }
 
-void run_threads(const Job& job) {
-  const Plan& plan = job.plan;
-  const Range all{0, job.model.sizes.num_directions};
-  for (std::size_t group = 0; group < plan.row_groups; ++group)
-    new (&job.space.barriers[group]) Barrier(plan.direction_groups);
-  parallel(plan.threads(), [&](std::size_t index, std::size_t count) {
-    if (count == 1) {  // the runtime gave one thread: the same work, one group after the other
-      for (std::size_t group = 0; group < plan.row_groups; ++group)
-        run_group(job, group, all, nullptr);
-      return;
-    }
-    const std::size_t group = index / plan.direction_groups;
-    if (plan.direction_groups == 1) return run_group(job, group, all, nullptr);
-    const std::size_t direction = index % plan.direction_groups;
-    run_group(job, group, {direction, direction + 1}, &job.space.barriers[group]);
-  });
-}
-
 }  // namespace
 
-void run(const PackedModel& model, const Call& call) {
-  if (call.B == 0) return;
-  assert(call.first_layer < call.end_layer && call.end_layer <= model.sizes.num_layers);
-  const Plan plan = make_plan(model.sizes, {call.T, call.B, call.max_threads});
+bool run(const PackedModel& model, const Call& call, const Plan& plan) {
   Carver counter;
   carve_workspace(counter, model.sizes, call, plan);
   Carver carver(acquire_arena(counter.used()));
   const Workspace space = carve_workspace(carver, model.sizes, call, plan);
+  for (std::size_t thread = 0; thread < plan.grid.threads(); ++thread) {
+    new (&space.group[thread]) Arrival;
+    new (&space.units[thread]) Arrival;
+  }
   sort_rows(call, space);
-  run_threads({model, call, plan, space});
+  const Job job{model, call, plan, space};
+  if (plan.grid.threads() == 1) {
+    run_thread(job, 0);
+    return true;
+  }
+  return parallel(plan.grid.threads(), [&](std::size_t index) { run_thread(job, index); });
+}
+
+void run(const PackedModel& model, const Call& call) {
+  if (call.B == 0) return;
+  assert(call.first_layer < call.end_layer && call.end_layer <= model.sizes.num_layers);
+  CallShape shape{call.T, call.B, call.max_threads, 0, call.trace_stride != 0};
+  if (shape.max_threads > 1) shape.region_microseconds = region_microseconds();
+  const Machine machine = machine_with(model.kernels->lanes);
+  if (!run(model, call, make_plan(model.sizes, machine, shape))) {
+    shape.max_threads = 1;
+    run(model, call, make_plan(model.sizes, machine, shape));
+  }
+  if (call.max_threads > 1) call_ended();
   release_arena();
 }
 

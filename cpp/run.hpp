@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "pack.hpp"
+#include "plan.hpp"
 
 namespace fastgru {
 
@@ -36,5 +37,7 @@ struct Call {
 };
 
 void run(const PackedModel& model, const Call& call);
+// The same by a given plan, B > 0. False where the runtime gave fewer threads: nothing is done then.
+bool run(const PackedModel& model, const Call& call, const Plan& plan);
 
 }  // namespace fastgru

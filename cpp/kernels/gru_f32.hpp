@@ -1,199 +1,38 @@
-// The float32 GRU kernels: one source for every ISA. Include a vec_*.hpp first.
+// The float32 GRU kernels with units in the lanes: one source for every ISA. Include a vec_*.hpp
+// first. gates.hpp has the equations, product.hpp the products and Note [Same bits].
 //
-// clang-format off
-//   r  = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
-//   z  = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
-//   n  = tanh(W_in x + b_in + r * (W_hn h + b_hn))       reset after
-//   n  = tanh(W_in x + b_in + W_hn (r * h) + b_hn)       reset before
-//   h' = z * h + (1 - z) * n
-// clang-format on
-//
-// A tile is R rows (sequences) by C chunks of V::lanes units, with G gates side by side in the
-// packed panel; its R * C * G accumulators stay in registers from the bias to the new state.
 // Everything is single-threaded, allocates nothing and has no tails: panels are padded with zeros.
-//
-// Note [Same bits]
-// A row's result may depend on nothing but the row: not on the tile, the ISA's lanes, the batch,
-// the threads or where the sequence was cut. So each unit's products are summed in one order, fixed
-// here for all kernels: the input product and the recurrent product apart; within each, k ascending
-// in chains of `chain` fused multiply-adds; the first chain starts from the bias, the others from
-// zero; the chains' sums are added in order. `chain` depends on the model alone (chain_terms() in
-// spec.hpp says how it was chosen). FMAs are written (the compiler may not contract), and no
-// operation is used whose result differs between ISAs.
 #pragma once
 
 #include <cstddef>
 
+#include "gates.hpp"
+#include "group.hpp"
 #include "inline.hpp"
-#include "math.hpp"
+#include "product.hpp"
 #include "table.hpp"
 
 namespace fastgru {
 namespace {
 
-using std::size_t;
-
-// R x C x G vectors; plain arrays so that full unrolling turns them into registers.
-template <class V, int R, int C, int G>
-struct Accumulators {
-  V v[R][C][G];
-};
-
-// A chunk is V::lanes neighbouring units; a panel holds kPanel / V::lanes of them.
+// Floats between the gates of neighbouring rows.
+FASTGRU_INLINE size_t gates_stride(size_t units) {
+  return (units + kPanel - 1) / kPanel * (3 * kPanel);
+}
+// Where a chunk's gates stand in a row's.
 template <class V>
-FASTGRU_INLINE size_t panel_of(size_t chunk) {
-  return chunk * V::lanes / kPanel;
+FASTGRU_INLINE size_t gates_at(size_t chunk) {
+  return panel_of<V>(chunk) * (3 * kPanel) + lane_in_panel<V>(chunk);
 }
+
+// Writes the units of a chunk that exist: the share may end inside it.
 template <class V>
-FASTGRU_INLINE size_t lane_in_panel(size_t chunk) {
-  return chunk * V::lanes % kPanel;
-}
-template <class V>
-FASTGRU_INLINE size_t chunks_of(size_t hidden) {
-  return (hidden + V::lanes - 1) / V::lanes;
-}
-
-// One chain of FMAs: acc += W[chunk.., k] * in[row][k] for k in [begin, end).
-// w: C pointers to [K][G][kPanel]; in: R pointers to [K].
-template <class V, int R, int C, int G>
-FASTGRU_INLINE void chain(Accumulators<V, R, C, G>& acc, const float* const (&w)[C],
-                          const float* const (&in)[R], size_t begin, size_t end) {
-  for (size_t k = begin; k < end; ++k) {
-    V weight[C][G];
-    FASTGRU_UNROLL
-    for (int c = 0; c < C; ++c) {
-      FASTGRU_UNROLL
-      for (int g = 0; g < G; ++g) {
-        weight[c][g] = V::load(w[c] + k * (G * kPanel) + g * kPanel);
-        if (R > 1) pin(weight[c][g]);
-      }
-    }
-    FASTGRU_UNROLL
-    for (int r = 0; r < R; ++r) {
-      const V x = V::broadcast(in[r] + k);
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        FASTGRU_UNROLL
-        for (int g = 0; g < G; ++g) acc.v[r][c][g] = fma(weight[c][g], x, acc.v[r][c][g]);
-      }
-    }
-  }
-}
-
-// bias + W in, summed as Note [Same bits] says.
-// bias: [P][3][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel].
-template <class V, int R, int C, int G>
-FASTGRU_INLINE Accumulators<V, R, C, G> product(const float* bias, const float* weights,
-                                                const float* const (&in)[R], size_t reduction,
-                                                size_t terms, size_t chunk) {
-  Accumulators<V, R, C, G> acc;
-  const float* w[C];
-  FASTGRU_UNROLL
-  for (int c = 0; c < C; ++c) {
-    const size_t panel = panel_of<V>(chunk + c), lane = lane_in_panel<V>(chunk + c);
-    w[c] = weights + panel * reduction * (G * kPanel) + lane;
-    FASTGRU_UNROLL
-    for (int g = 0; g < G; ++g) {
-      const V b = V::load(bias + panel * (3 * kPanel) + g * kPanel + lane);
-      FASTGRU_UNROLL
-      for (int r = 0; r < R; ++r) acc.v[r][c][g] = b;
-    }
-  }
-  chain<V, R, C, G>(acc, w, in, 0, reduction < terms ? reduction : terms);
-  if (reduction <= terms) return acc;
-
-  Accumulators<V, R, C, G> total = acc;
-  for (size_t k = terms; k < reduction; k += terms) {
-    FASTGRU_UNROLL
-    for (int r = 0; r < R; ++r) {
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        FASTGRU_UNROLL
-        for (int g = 0; g < G; ++g) acc.v[r][c][g] = V::set(0.0f);
-      }
-    }
-    chain<V, R, C, G>(acc, w, in, k, reduction - k < terms ? reduction : k + terms);
-    FASTGRU_UNROLL
-    for (int r = 0; r < R; ++r) {
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        FASTGRU_UNROLL
-        for (int g = 0; g < G; ++g) total.v[r][c][g] = total.v[r][c][g] + acc.v[r][c][g];
-      }
-    }
-  }
-  return total;
-}
-
-// h' = z * h + (1 - z) * n: z = 1 keeps h and z = 0 gives n, both to the bit.
-template <class V>
-FASTGRU_INLINE V blend(V z, V h, V n) {
-  return fma(z, h, (V::set(1.0f) - z) * n);
-}
-
-// Plain: sigmoid, tanh and no trace, the case that must be fast; otherwise as the call says.
-template <class V, bool Plain>
-FASTGRU_INLINE V gate(const Steps& a, V x) {
-  return Plain ? sigmoid(x) : recurrent_activation(a.recurrent_activation, x);
-}
-template <class V, bool Plain>
-FASTGRU_INLINE V candidate(const Steps& a, V x) {
-  return Plain ? tanh(x) : candidate_activation(a.activation, x);
-}
-
-// Writes the units of a chunk that exist: hidden may end inside it.
-template <class V>
-FASTGRU_INLINE void store_units(V x, float* out, size_t unit, size_t hidden) {
-  if (unit + V::lanes <= hidden)
+FASTGRU_INLINE void store_units(V x, float* out, size_t unit, size_t units) {
+  if (unit + V::lanes <= units)
     x.store(out + unit);
   else
-    x.store_first(out + unit, hidden - unit);
+    x.store_first(out + unit, units - unit);
 }
-
-template <class V, bool Plain>
-FASTGRU_INLINE void store_state(const Steps& a, V h, V n, size_t row, size_t unit,
-                                std::ptrdiff_t out_offset) {
-  h.store(a.next + row * a.state_stride + unit);
-  float* out = a.out[row] + out_offset;
-  store_units(h, out, unit, a.hidden);
-  if (!Plain && a.trace_stride != 0) store_units(n, out + 3 * a.trace_stride, unit, a.hidden);
-}
-
-template <class V, bool Plain>
-FASTGRU_INLINE void trace_gates(const Steps& a, V r, V z, size_t row, size_t unit,
-                                std::ptrdiff_t out_offset) {
-  if (Plain || a.trace_stride == 0) return;
-  float* out = a.out[row] + out_offset;
-  store_units(r, out + 1 * a.trace_stride, unit, a.hidden);
-  store_units(z, out + 2 * a.trace_stride, unit, a.hidden);
-}
-
-// ---- tiles: the policies that for_each_tile() runs; kGates is G ----
-
-template <class V>
-struct InputTile {
-  static constexpr int kGates = 3;
-  static constexpr bool kPlain = true;
-
-  template <int R, int C>
-  static void run(const InputProduct& a, std::ptrdiff_t, size_t row, size_t chunk) {
-    const float* in[R];
-    FASTGRU_UNROLL
-    for (int r = 0; r < R; ++r) in[r] = a.x[row + r];
-    const auto acc = product<V, R, C, 3>(a.bias, a.weights, in, a.reduction, a.chain, chunk);
-    const size_t out_stride = (a.hidden + kPanel - 1) / kPanel * (3 * kPanel);
-    FASTGRU_UNROLL
-    for (int r = 0; r < R; ++r) {
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        float* out = a.out + (row + r) * out_stride + panel_of<V>(chunk + c) * (3 * kPanel) +
-                     lane_in_panel<V>(chunk + c);
-        FASTGRU_UNROLL
-        for (int g = 0; g < 3; ++g) acc.v[r][c][g].store(out + g * kPanel);
-      }
-    }
-  }
-};
 
 template <int R>
 FASTGRU_INLINE void rows_of(const float* base, size_t stride, size_t row, const float* (&in)[R]) {
@@ -201,91 +40,150 @@ FASTGRU_INLINE void rows_of(const float* base, size_t stride, size_t row, const 
   for (int r = 0; r < R; ++r) in[r] = base + (row + r) * stride;
 }
 
-// The input product's three gates for one row and chunk.
-template <class V>
-FASTGRU_INLINE const float* gates_of(const Steps& a, size_t row, size_t chunk) {
-  const size_t stride = (a.hidden + kPanel - 1) / kPanel * (3 * kPanel);
-  return a.gates + row * stride + panel_of<V>(chunk) * (3 * kPanel) + lane_in_panel<V>(chunk);
+// ---- tiles: what for_each_tile() runs; kGates is G ----
+
+struct InputTile {
+  static constexpr int kGates = 3;
+  static constexpr bool kPlain = true;
+
+  template <class V, int R, int C>
+  static void run(const InputProduct& a, std::ptrdiff_t, size_t row, size_t chunk) {
+    const float* in[R];
+    FASTGRU_UNROLL
+    for (int r = 0; r < R; ++r) in[r] = a.x[row + r];
+    const auto acc = product<V, R, C, 3>(a.bias, a.weights, in, a.reduction, a.chain, chunk);
+    FASTGRU_UNROLL
+    for (int r = 0; r < R; ++r) {
+      FASTGRU_UNROLL
+      for (int c = 0; c < C; ++c) {
+        float* out = a.out + (row + r) * gates_stride(a.units) + gates_at<V>(chunk + c);
+        FASTGRU_UNROLL
+        for (int g = 0; g < 3; ++g) acc.v[(r * C + c) * 3 + g].store(out + g * kPanel);
+      }
+    }
+  }
+};
+
+// The vectors [First, First + N) of a tile: vector i is row i / C and chunk i % C.
+template <class V, int C, int G, int First, int N>
+struct Part {
+  using Vs = Group<V, N>;
+  static constexpr int kSize = N;
+
+  const Steps& a;
+  size_t row, chunk;  // of the tile
+
+  size_t row_of(int i) const { return row + static_cast<size_t>((First + i) / C); }
+  size_t chunk_of(int i) const { return chunk + static_cast<size_t>((First + i) % C); }
+  size_t unit_of(int i) const { return chunk_of(i) * V::lanes; }  // within the share
+  // Where vector i stands in an array of states.
+  size_t state_of(int i) const {
+    return row_of(i) * a.state_stride + a.first_unit + unit_of(i);
+  }
+  FASTGRU_INLINE Vs input(int gate) const {
+    return Vs::each([&](int i) FASTGRU_INLINE_LAMBDA {
+      return V::load(a.gates + row_of(i) * gates_stride(a.units) + gates_at<V>(chunk_of(i)) +
+                     gate * kPanel);
+    });
+  }
+  template <class Products>
+  FASTGRU_INLINE Vs recurrent(const Products& acc, int gate) const {
+    return Vs::each([&](int i) FASTGRU_INLINE_LAMBDA { return acc.v[(First + i) * G + gate]; });
+  }
+  FASTGRU_INLINE Vs state(const float* states) const {
+    return Vs::each([&](int i) FASTGRU_INLINE_LAMBDA { return V::load(states + state_of(i)); });
+  }
+  FASTGRU_INLINE void set_state(float* states, const Vs& x) const {
+    FASTGRU_UNROLL
+    for (int i = 0; i < N; ++i) x.v[i].store(states + state_of(i));
+  }
+  // To the user's array: h, or what a trace records of it.
+  FASTGRU_INLINE void output(const Vs& x, std::ptrdiff_t offset) const {
+    FASTGRU_UNROLL
+    for (int i = 0; i < N; ++i)
+      store_units(x.v[i], a.out[row_of(i)] + offset, unit_of(i), a.units);
+  }
+  template <bool Plain>
+  FASTGRU_INLINE void trace(const Vs& x, int gate, std::ptrdiff_t offset) const {
+    if (!Plain && a.trace_stride != 0) output(x, offset + gate * a.trace_stride);
+  }
+};
+
+// body(Part) for the Count vectors of a tile, cut into parts of about equal size.
+template <class V, int C, int G, int Count, int First = 0, class Body>
+FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t chunk, Body body) {
+  constexpr int kParts = (Count - First + V::group - 1) / V::group;
+  constexpr int kSize = (Count - First + kParts - 1) / kParts;
+  body(Part<V, C, G, First, kSize>{a, row, chunk});
+  if constexpr (First + kSize < Count)
+    for_each_part<V, C, G, Count, First + kSize>(a, row, chunk, body);
 }
 
-template <class V, bool Plain>
+template <bool Plain>
 struct ResetAfterTile {
   static constexpr int kGates = 3;
   static constexpr bool kPlain = Plain;
 
-  template <int R, int C>
-  static void run(const Steps& a, std::ptrdiff_t out_offset, size_t row, size_t chunk) {
+  template <class V, int R, int C>
+  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk) {
     const float* h[R];
     rows_of(a.state, a.state_stride, row, h);
     const auto acc = product<V, R, C, 3>(a.bias, a.weights, h, a.hidden, a.chain, chunk);
-    FASTGRU_UNROLL
-    for (int i = 0; i < R; ++i) {
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        const float* x = gates_of<V>(a, row + i, chunk + c);
-        const size_t unit = (chunk + c) * V::lanes;
-        const V r = gate<V, Plain>(a, V::load(x) + acc.v[i][c][0]);
-        const V z = gate<V, Plain>(a, V::load(x + kPanel) + acc.v[i][c][1]);
-        const V n = candidate<V, Plain>(a, fma(r, acc.v[i][c][2], V::load(x + 2 * kPanel)));
-        trace_gates<V, Plain>(a, r, z, row + i, unit, out_offset);
-        store_state<V, Plain>(a, blend(z, V::load(h[i] + unit), n), n, row + i, unit, out_offset);
-      }
-    }
+    for_each_part<V, C, 3, R * C>(a, row, chunk, [&](auto part) FASTGRU_INLINE_LAMBDA {
+      const auto u = reset_after_update<Plain>(
+          a, [&](int gate) FASTGRU_INLINE_LAMBDA { return part.input(gate); },
+          part.recurrent(acc, 0), part.recurrent(acc, 1), part.recurrent(acc, 2),
+          part.state(a.state));
+      part.set_state(a.next, u.h);
+      part.output(u.h, offset);
+      part.template trace<Plain>(u.r, 1, offset);
+      part.template trace<Plain>(u.z, 2, offset);
+      part.template trace<Plain>(u.n, 3, offset);
+    });
   }
 };
 
 // Reset before, first pass: r and z of every unit, before any candidate can be computed.
-template <class V, bool Plain>
+template <bool Plain>
 struct ResetBeforeGates {
   static constexpr int kGates = 2;
   static constexpr bool kPlain = Plain;
 
-  template <int R, int C>
-  static void run(const Steps& a, std::ptrdiff_t out_offset, size_t row, size_t chunk) {
+  template <class V, int R, int C>
+  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk) {
     const float* h[R];
     rows_of(a.state, a.state_stride, row, h);
     const auto acc = product<V, R, C, 2>(a.bias, a.weights, h, a.hidden, a.chain, chunk);
-    FASTGRU_UNROLL
-    for (int i = 0; i < R; ++i) {
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        const float* x = gates_of<V>(a, row + i, chunk + c);
-        const size_t unit = (chunk + c) * V::lanes;
-        const size_t at = (row + i) * a.state_stride + unit;
-        const V r = gate<V, Plain>(a, V::load(x) + acc.v[i][c][0]);
-        const V z = gate<V, Plain>(a, V::load(x + kPanel) + acc.v[i][c][1]);
-        trace_gates<V, Plain>(a, r, z, row + i, unit, out_offset);
-        (r * V::load(h[i] + unit)).store(a.reset_state + at);
-        z.store(a.update + at);
-      }
-    }
+    for_each_part<V, C, 2, R * C>(a, row, chunk, [&](auto part) FASTGRU_INLINE_LAMBDA {
+      const auto r = gate<Plain>(a, part.input(0) + part.recurrent(acc, 0));
+      const auto z = gate<Plain>(a, part.input(1) + part.recurrent(acc, 1));
+      part.set_state(a.reset_state, r * part.state(a.state));
+      part.set_state(a.update, z);
+      part.template trace<Plain>(r, 1, offset);
+      part.template trace<Plain>(z, 2, offset);
+    });
   }
 };
 
 // Reset before, second pass: the candidate from r * h, and the new state.
-template <class V, bool Plain>
+template <bool Plain>
 struct ResetBeforeCandidate {
   static constexpr int kGates = 1;
   static constexpr bool kPlain = Plain;
 
-  template <int R, int C>
-  static void run(const Steps& a, std::ptrdiff_t out_offset, size_t row, size_t chunk) {
+  template <class V, int R, int C>
+  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk) {
     const float* rh[R];
     rows_of(a.reset_state, a.state_stride, row, rh);
     const auto acc =
         product<V, R, C, 1>(a.bias + 2 * kPanel, a.candidate_weights, rh, a.hidden, a.chain, chunk);
-    FASTGRU_UNROLL
-    for (int i = 0; i < R; ++i) {
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        const float* x = gates_of<V>(a, row + i, chunk + c);
-        const size_t unit = (chunk + c) * V::lanes;
-        const size_t at = (row + i) * a.state_stride + unit;
-        const V n = candidate<V, Plain>(a, V::load(x + 2 * kPanel) + acc.v[i][c][0]);
-        const V h = blend(V::load(a.update + at), V::load(a.state + at), n);
-        store_state<V, Plain>(a, h, n, row + i, unit, out_offset);
-      }
-    }
+    for_each_part<V, C, 1, R * C>(a, row, chunk, [&](auto part) FASTGRU_INLINE_LAMBDA {
+      const auto n = candidate<Plain>(a, part.input(2) + part.recurrent(acc, 0));
+      const auto h = blend(part.state(a.update), part.state(a.state), n);
+      part.set_state(a.next, h);
+      part.output(h, offset);
+      part.template trace<Plain>(n, 3, offset);
+    });
   }
 };
 
@@ -303,84 +201,113 @@ constexpr int chunks_per_tile() {
 
 // All chunks of rows [row, row + R): groups of C and then what is left, one size smaller each.
 template <class Tile, class V, int R, int C, class Args>
-FASTGRU_INLINE void run_chunks(const Args& a, std::ptrdiff_t out_offset, size_t row, size_t chunk,
+FASTGRU_INLINE void run_chunks(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk,
                                size_t count) {
-  if (count == C) return Tile::template run<R, C>(a, out_offset, row, chunk);
-  if constexpr (C > 1) run_chunks<Tile, V, R, C - 1>(a, out_offset, row, chunk, count);
+  if (count == C) return Tile::template run<V, R, C>(a, offset, row, chunk);
+  if constexpr (C > 1) run_chunks<Tile, V, R, C - 1>(a, offset, row, chunk, count);
 }
 
 template <class Tile, class V, int R, class Args>
-void run_rows(const Args& a, std::ptrdiff_t out_offset, size_t row, size_t chunk, size_t count,
+void run_rows(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk, size_t count,
               size_t rows) {
   constexpr int kMost = chunks_per_tile<V, R, Tile>();
   if (rows != R) {
-    if constexpr (R > 1) run_rows<Tile, V, R - 1>(a, out_offset, row, chunk, count, rows);
+    if constexpr (R > 1) run_rows<Tile, V, R - 1>(a, offset, row, chunk, count, rows);
     return;
   }
   for (; count > kMost; chunk += kMost, count -= kMost)
-    Tile::template run<R, kMost>(a, out_offset, row, chunk);
-  run_chunks<Tile, V, R, kMost>(a, out_offset, row, chunk, count);
+    Tile::template run<V, R, kMost>(a, offset, row, chunk);
+  run_chunks<Tile, V, R, kMost>(a, offset, row, chunk, count);
 }
 
-// Chunks outermost, so that a panel read from far away serves all rows while it is in L1 or L2.
-// Rows and chunks are cut into tiles of even size (9 rows are 5 + 4, not 8 + 1): a small tile costs
-// nearly as much as a large one.
-template <class Tile, class V, class Args>
-void for_each_tile(const Args& a, std::ptrdiff_t out_offset, size_t rows) {
-  constexpr size_t kRows = V::max_rows;
-  const size_t chunks = chunks_of<V>(a.hidden);
-  const size_t row_tiles = (rows + kRows - 1) / kRows;
-  // Wide enough for the widest tile (one row's); tiles of more rows cut it further.
-  constexpr size_t kChunks = chunks_per_tile<V, 1, Tile>();
-  const size_t groups = (chunks + kChunks - 1) / kChunks;
-  for (size_t g = 0, chunk = 0; g < groups; ++g) {
-    const size_t count = (chunks - chunk + (groups - g) - 1) / (groups - g);
-    for (size_t t = 0, row = 0; t < row_tiles; ++t) {
-      const size_t height = (rows - row + (row_tiles - t) - 1) / (row_tiles - t);
-      run_rows<Tile, V, V::max_rows>(a, out_offset, row, chunk, count, height);
-      row += height;
+// n things in parts of even size (9 rows are 5 + 4, not 8 + 1: a small tile costs nearly as much as
+// a large one): the first `larger` parts have size + 1, the others size.
+struct Cut {
+  FASTGRU_INLINE Cut(size_t n, size_t most)
+      : parts((n + most - 1) / most), size(n / parts), larger(n % parts) {}
+  FASTGRU_INLINE size_t size_of(size_t part) const { return size + (part < larger ? 1 : 0); }
+  size_t parts, size, larger;
+};
+
+// How a call's rows and chunks are cut into tiles: the same for every step.
+template <class V>
+struct Tiling {
+  // Chunks in groups as wide as the widest tile, one row's; tiles of more rows cut them further.
+  static constexpr size_t kChunks = 4;
+  FASTGRU_INLINE Tiling(size_t rows_, size_t units)
+      : rows(rows_, V::max_rows), chunks((units + V::lanes - 1) / V::lanes, kChunks) {}
+  Cut rows, chunks;
+};
+
+// visit(row, rows, chunk, chunks). Chunks outermost, so that a panel read from far away serves all
+// rows while it is in L1 or L2.
+template <class V, class Visit>
+FASTGRU_INLINE void for_each_tile(const Tiling<V>& tiling, Visit visit) {
+  for (size_t g = 0, chunk = 0; g < tiling.chunks.parts; ++g) {
+    const size_t chunks = tiling.chunks.size_of(g);
+    for (size_t t = 0, row = 0; t < tiling.rows.parts; ++t) {
+      const size_t rows = tiling.rows.size_of(t);
+      visit(row, rows, chunk, chunks);
+      row += rows;
     }
-    chunk += count;
+    chunk += chunks;
   }
 }
 
 template <class V>
 void input_product(const InputProduct& a) {
-  for_each_tile<InputTile<V>, V>(a, 0, a.rows);
+  for_each_tile(Tiling<V>(a.rows, a.units),
+                [&](size_t row, size_t rows, size_t chunk, size_t chunks) FASTGRU_INLINE_LAMBDA {
+                  run_rows<InputTile, V, V::max_rows>(a, 0, row, chunk, chunks, rows);
+                });
+}
+
+FASTGRU_INLINE void meet(const Steps& a) {
+  if (a.meet) a.meet(a.team);
 }
 
 // Calls step(args, offset of this step's output) for each step, swapping the states between.
 template <class Step>
 FASTGRU_INLINE void for_each_step(Steps a, Step step) {
-  const size_t gates_step = a.rows * ((a.hidden + kPanel - 1) / kPanel * (3 * kPanel));
-  std::ptrdiff_t out_offset = 0;
+  const size_t gates_step = a.rows * gates_stride(a.units);
+  std::ptrdiff_t offset = 0;
   for (size_t s = 0; s < a.steps; ++s) {
-    step(a, out_offset);
+    step(a, offset);
+    meet(a);  // before anyone reads `next`, and before anyone overwrites `state`
     float* const swap = a.state;
     a.state = a.next;
     a.next = swap;
     a.gates += gates_step;
-    out_offset += a.out_step;
+    offset += a.out_step;
   }
 }
 
-FASTGRU_INLINE bool is_plain(const Steps& a) {
-  return a.activation == Activation::tanh && a.trace_stride == 0 &&
-         a.recurrent_activation == RecurrentActivation::sigmoid;
+// One pass over the tiles of a step: of Tile, and before each the input product where it is due.
+template <class Tile, class V>
+FASTGRU_INLINE void pass(const Steps& a, const InputProduct* input, const Tiling<V>& tiling,
+                         std::ptrdiff_t offset) {
+  for_each_tile(tiling, [&](size_t row, size_t rows, size_t chunk, size_t chunks)
+                            FASTGRU_INLINE_LAMBDA {
+    if (input) run_rows<InputTile, V, V::max_rows>(*input, 0, row, chunk, chunks, rows);
+    run_rows<Tile, V, V::max_rows>(a, offset, row, chunk, chunks, rows);
+  });
 }
 
 template <class V, bool Plain>
 void reset_after(const Steps& a) {
-  for_each_step(a, [](const Steps& s, std::ptrdiff_t out_offset) {
-    for_each_tile<ResetAfterTile<V, Plain>, V>(s, out_offset, s.rows);
+  const Tiling<V> tiling(a.rows, a.units);
+  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
+    pass<ResetAfterTile<Plain>>(s, a.input, tiling, offset);
   });
 }
 
 template <class V, bool Plain>
 void reset_before(const Steps& a) {
-  for_each_step(a, [](const Steps& s, std::ptrdiff_t out_offset) {
-    for_each_tile<ResetBeforeGates<V, Plain>, V>(s, out_offset, s.rows);
-    for_each_tile<ResetBeforeCandidate<V, Plain>, V>(s, out_offset, s.rows);
+  const Tiling<V> tiling(a.rows, a.units);
+  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
+    pass<ResetBeforeGates<Plain>>(s, a.input, tiling, offset);
+    meet(a);  // before anyone reads r * h
+    pass<ResetBeforeCandidate<Plain>>(s, nullptr, tiling, offset);
   });
 }
 
@@ -392,33 +319,6 @@ void steps_reset_after(const Steps& a) {
 template <class V>
 void steps_reset_before(const Steps& a) {
   is_plain(a) ? reset_before<V, true>(a) : reset_before<V, false>(a);
-}
-
-template <class V>
-V test_activation(TestActivation kind, V x) {
-  switch (kind) {
-    case TestActivation::tanh:
-      return tanh(x);
-    case TestActivation::relu:
-      return relu(x);
-    case TestActivation::hard_sigmoid:
-      return hard_sigmoid(x, 1.0f / 6.0f);
-    case TestActivation::hard_sigmoid_02:
-      return hard_sigmoid(x, 0.2f);
-    case TestActivation::sigmoid:
-      break;
-  }
-  return sigmoid(x);
-}
-
-template <class V>
-void activate(TestActivation kind, const float* x, float* y, size_t n) {
-  for (size_t i = 0; i < n; i += V::lanes) test_activation(kind, V::load(x + i)).store(y + i);
-}
-
-template <class V>
-constexpr KernelTable kernels(const char* name) {
-  return {name, input_product<V>, steps_reset_after<V>, steps_reset_before<V>, activate<V>};
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // ISA].
 #include "vec_avx512.hpp"
 // after the vector type, which it needs
-#include "gru_f32.hpp"
+#include "kernels.hpp"
 
 const fastgru::KernelTable* fastgru::avx512_kernels() {
   static constexpr KernelTable table = kernels<Vec>("avx512");

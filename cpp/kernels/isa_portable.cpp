@@ -2,7 +2,7 @@
 // ISA].
 #include "vec_portable.hpp"
 // after the vector type, which it needs
-#include "gru_f32.hpp"
+#include "kernels.hpp"
 
 const fastgru::KernelTable* fastgru::portable_kernels() {
   static constexpr KernelTable table = kernels<Vec>("portable");

@@ -18,16 +18,24 @@ struct Vec {
   static constexpr int lanes = 8;
   static constexpr int max_accumulators = 12;  // of 16 registers; 3 weights and 1 input remain
   static constexpr int max_rows = 4;
+  static constexpr int group = 4;  // vectors whose gates are computed side by side
 
   __m256 v;
 
   static FASTGRU_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  // The first n lanes, 0 < n < lanes; the others 0.
+  static FASTGRU_INLINE Vec load_first(const float* p, std::size_t n) {
+    return {_mm256_maskload_ps(p, mask(n))};
+  }
   static FASTGRU_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
   static FASTGRU_INLINE Vec set(float x) { return {_mm256_set1_ps(x)}; }
   FASTGRU_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
-  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n <= lanes
+  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n < lanes
+    _mm256_maskstore_ps(p, mask(n), v);
+  }
+  static FASTGRU_INLINE __m256i mask(std::size_t n) {
     const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), index), v);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), index);
   }
 };
 
@@ -49,6 +57,27 @@ FASTGRU_INLINE Vec with_sign_of(Vec magnitude, Vec sign) {
 FASTGRU_INLINE Vec pow2_of_rounded(Vec t) {
   const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t.v), 23);
   return {_mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(0x3f800000)))};
+}
+// m as a matrix: m[i] lane j becomes m[j] lane i.
+FASTGRU_INLINE void transpose(Vec (&m)[8]) {
+  __m256 a[8], b[8];
+  FASTGRU_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    a[i] = _mm256_unpacklo_ps(m[i].v, m[i + 1].v);
+    a[i + 1] = _mm256_unpackhi_ps(m[i].v, m[i + 1].v);
+  }
+  FASTGRU_UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+  }
+  FASTGRU_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    m[i].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+    m[i + 4].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+  }
 }
 // Keeps a loaded value in a register: GCC otherwise folds one load into several FMAs, which cost
 // 25% at batch 2 and 3 (Zen 4).

@@ -19,14 +19,19 @@ struct Vec {
   static constexpr int lanes = 16;
   static constexpr int max_accumulators = 24;  // of 32 registers; 3 weights and inputs remain
   static constexpr int max_rows = 8;
+  static constexpr int group = 4;  // vectors whose gates are computed side by side
 
   __m512 v;
 
   static FASTGRU_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  // The first n lanes, 0 < n < lanes; the others 0.
+  static FASTGRU_INLINE Vec load_first(const float* p, std::size_t n) {
+    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p)};
+  }
   static FASTGRU_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
   static FASTGRU_INLINE Vec set(float x) { return {_mm512_set1_ps(x)}; }
   FASTGRU_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
-  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n <= lanes
+  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n < lanes
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), v);
   }
 };
@@ -49,6 +54,35 @@ FASTGRU_INLINE Vec with_sign_of(Vec magnitude, Vec sign) {
 FASTGRU_INLINE Vec pow2_of_rounded(Vec t) {
   const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(0x3f800000)))};
+}
+// m as a matrix: m[i] lane j becomes m[j] lane i.
+FASTGRU_INLINE void transpose(Vec (&m)[16]) {
+  __m512 a[16], b[16];
+  FASTGRU_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_ps(m[i].v, m[i + 1].v);
+    a[i + 1] = _mm512_unpackhi_ps(m[i].v, m[i + 1].v);
+  }
+  // b[4i + j]: lane 4q + r is m[4i + r] lane 4q + j
+  FASTGRU_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
+    b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+  }
+  // Quarters: the same for 4 x 4 blocks of 128 bits.
+  FASTGRU_UNROLL
+  for (int j = 0; j < 4; ++j) {
+    const __m512 low = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88);       // quarters 0 and 2
+    const __m512 high = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd);      // quarters 1 and 3
+    const __m512 low2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88);
+    const __m512 high2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xdd);
+    m[j].v = _mm512_shuffle_f32x4(low, low2, 0x88);
+    m[4 + j].v = _mm512_shuffle_f32x4(high, high2, 0x88);
+    m[8 + j].v = _mm512_shuffle_f32x4(low, low2, 0xdd);
+    m[12 + j].v = _mm512_shuffle_f32x4(high, high2, 0xdd);
+  }
 }
 // Keeps a loaded value in a register: GCC otherwise folds one load into several FMAs, which cost
 // 25% at batch 2 and 3 (Zen 4).

@@ -15,6 +15,7 @@ struct Vec {
   static constexpr int lanes = 4;
   static constexpr int max_accumulators = 12;  // of 16 registers; 3 weights and 1 input remain
   static constexpr int max_rows = 4;
+  static constexpr int group = 2;  // vectors whose gates are computed side by side
 
   typedef float Floats __attribute__((vector_size(16)));
   typedef std::uint32_t Bits __attribute__((vector_size(16)));
@@ -25,12 +26,18 @@ struct Vec {
   static FASTGRU_INLINE Vec load(const float* p) {
     return {*reinterpret_cast<const Unaligned*>(p)};
   }
+  // The first n lanes, 0 < n < lanes; the others 0.
+  static FASTGRU_INLINE Vec load_first(const float* p, std::size_t n) {
+    Vec x = set(0.0f);
+    for (std::size_t i = 0; i < n; ++i) x.v[i] = p[i];
+    return x;
+  }
   static FASTGRU_INLINE Vec broadcast(const float* p) { return set(*p); }
   static FASTGRU_INLINE Vec set(float x) { return {Floats{x, x, x, x}}; }
   static FASTGRU_INLINE Vec from_bits(Bits b) { return {reinterpret_cast<Floats>(b)}; }
   FASTGRU_INLINE Bits bits() const { return reinterpret_cast<Bits>(v); }
   FASTGRU_INLINE void store(float* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
-  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n <= lanes
+  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n < lanes
     for (std::size_t i = 0; i < n; ++i) p[i] = v[i];
   }
 };
@@ -51,6 +58,18 @@ FASTGRU_INLINE Vec with_sign_of(Vec magnitude, Vec sign) {
 }
 // 2^n of t = kRoundMagic + n, -126 <= n <= 128; n = 128 gives infinity. See math.hpp.
 FASTGRU_INLINE Vec pow2_of_rounded(Vec t) { return Vec::from_bits((t.bits() << 23) + 0x3f800000u); }
+// m as a matrix: m[i] lane j becomes m[j] lane i.
+FASTGRU_INLINE void transpose(Vec (&m)[4]) {
+  FASTGRU_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    FASTGRU_UNROLL
+    for (int j = 0; j < i; ++j) {
+      const float swap = m[i].v[j];
+      m[i].v[j] = m[j].v[i];
+      m[j].v[i] = swap;
+    }
+  }
+}
 // Keeps a loaded value in a register (nothing to do here).
 FASTGRU_INLINE void pin(Vec&) {}
 

@@ -169,7 +169,8 @@ Result reference(const TestModel& model, const Case& c) {
 }
 
 // steps [begin, end) of the case, from h_0; lengths only where `ragged`.
-Result engine(const PackedModel& model, const Case& c, std::size_t threads, bool ragged = true) {
+// By the plan, or by the engine's own where there is none.
+Result engine(const PackedModel& model, const Case& c, const Plan* plan, bool ragged = true) {
   const ModelSizes& s = model.sizes;
   const std::size_t width = s.num_directions * s.hidden_size;
   Result result{Floats(c.T * c.B * width, -7.0f), Floats(c.h_0.size(), -7.0f)};
@@ -183,9 +184,11 @@ Result engine(const PackedModel& model, const Case& c, std::size_t threads, bool
   call.h_0 = c.h_0.data();
   call.h_n = result.h_n.data();
   call.lengths = ragged ? c.lengths.data() : nullptr;
-  call.max_threads = threads;
   call.end_layer = s.num_layers;
-  run(model, call);
+  if (plan)
+    check(run(model, call, *plan), "the runtime gives the threads of a plan");
+  else
+    run(model, call);
   return result;
 }
 
@@ -240,7 +243,7 @@ void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragg
   for (const KernelTable* kernels : runnable()) {
     const std::string name = describe(sizes, c, kernels->name);
     const PackedModel packed = pack(model.spec, kernels);
-    const Result got = engine(packed, c, 1);
+    const Result got = engine(packed, c, nullptr);
     float error = 0;
     for (std::size_t i = 0; i < got.y.size(); ++i)
       error = std::max(
@@ -251,11 +254,22 @@ void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragg
     // Promise 1's floor is 5e-7; relu and identity feed rounding back without bound.
     check(error <= (sizes.activation == Activation::tanh ? 5e-7f : 2e-5f),
           name + ": error " + std::to_string(error));
-    for (const std::size_t threads : {2, 3, 5})
-      check(engine(packed, c, threads) == got, name + ": same bits on several threads");
+    const Machine machine = machine_with(kernels->lanes);
+    for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{3, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2},
+                            Grid{1, 1, 3}, Grid{2, 2, 1}, Grid{2, 1, 2}, Grid{1, 2, 2}, Grid{2, 2, 2}})
+      for (const bool rows_in_lanes : {false, true}) {
+        if (grid.rows > B || grid.directions > sizes.num_directions || grid.units > sizes.panels())
+          continue;
+        if (rows_in_lanes && grid.units > 1) continue;
+        const Plan plan = make_plan(sizes, machine, {T, B}, grid, rows_in_lanes);
+        check(engine(packed, c, &plan) == got,
+              name + ": same bits by plan " + std::to_string(grid.rows) + " x " +
+                  std::to_string(grid.directions) + " x " + std::to_string(grid.units) +
+                  (rows_in_lanes ? ", rows in lanes" : ""));
+      }
     const std::size_t width = sizes.num_directions * sizes.hidden_size;
     for (const std::size_t b : {std::size_t{0}, B - 1}) {
-      const Result alone = engine(packed, row_of(sizes, c, b), 1);
+      const Result alone = engine(packed, row_of(sizes, c, b), nullptr);
       bool same = true;
       for (std::size_t t = 0; t < T; ++t)
         same &= same_bits(&alone.y[t * width], &got.y[(t * B + b) * width], width);
@@ -290,7 +304,7 @@ void test_stream(const ModelSizes& sizes, std::size_t T, std::size_t B) {
   const std::size_t H = sizes.hidden_size, I = sizes.input_size;
   for (const KernelTable* kernels : runnable()) {
     const auto packed = std::make_shared<const PackedModel>(pack(model.spec, kernels));
-    const Result whole = engine(*packed, c, 1, false);
+    const Result whole = engine(*packed, c, nullptr, false);
     Stream stream(packed, B, c.h_0.data());
     for (int round = 0; round < 2; ++round) {
       Floats y(T * B * H);
@@ -370,11 +384,10 @@ void test_threads() {
   check(default_num_threads() >= 1 && available_cores() >= 1, "there is a thread");
   check(threads_to_use(1) == 1 && threads_to_use(1000) <= available_cores(), "cores are a ceiling");
   std::vector<int> calls(4);
-  std::atomic<std::size_t> seen{0};
-  Barrier barrier(4);
-  parallel(4, [&](std::size_t index, std::size_t count) {
-    seen = count;
-    if (count == 1) return;
+  Arrival arrivals[4];
+  std::atomic<int> ended{0};
+  const bool ran = parallel(4, [&](std::size_t index) {
+    Barrier barrier(arrivals, index, 4);
     for (int round = 0; round < 100; ++round) {
       calls[index] = round;
       barrier.wait();
@@ -382,13 +395,21 @@ void test_threads() {
         if (call != round) std::abort();
       barrier.wait();
     }
+    ++ended;
   });
-  check(seen == 4 || seen == 1, "a body is told how many threads run it");
+  check(ended == (ran ? 4 : 0), "a body runs on all threads or not at all");
   ModelSizes small;
   small.input_size = small.hidden_size = 64;
   small.num_layers = 1;
-  check(make_plan(small, {1, 1, 8}).threads() == 1, "a small call stays on one thread");
-  check(make_plan(small, {1000, 64, 2}).threads() == 2, "a large batch uses the threads it may");
+  const Machine machine = machine_with(8);
+  check(make_plan(small, machine, {1, 1, 8, 2}).grid.threads() == 1,
+        "a small call stays on one thread");
+  check(make_plan(small, machine, {1000, 64, 2, 2}).grid.threads() == 2,
+        "a large batch uses the threads it may");
+  check(make_plan(small, machine, {1000, 1, 2, 2}).grid.units == 2,
+        "a long sequence is shared by units");
+  check(make_plan(small, machine, {100, 1, 2, 1000}).grid.threads() == 1,
+        "where waking threads costs more than it gains, one thread works");
 }
 
 }  // namespace

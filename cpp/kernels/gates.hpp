@@ -1,0 +1,54 @@
+// The equations of a GRU, over any vector type V: what happens between the products and the new
+// state. The same for every layout and tile.
+//
+// clang-format off
+//   r  = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
+//   z  = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
+//   n  = tanh(W_in x + b_in + r * (W_hn h + b_hn))       reset after
+//   n  = tanh(W_in x + b_in + W_hn (r * h) + b_hn)       reset before
+//   h' = z * h + (1 - z) * n
+// clang-format on
+#pragma once
+
+#include "inline.hpp"
+#include "math.hpp"
+#include "table.hpp"
+
+namespace fastgru {
+namespace {
+
+// Plain: sigmoid, tanh and no trace, the case that must be fast; otherwise as the call says.
+FASTGRU_INLINE bool is_plain(const Steps& a) {
+  return a.activation == Activation::tanh && a.trace_stride == 0 &&
+         a.recurrent_activation == RecurrentActivation::sigmoid;
+}
+template <bool Plain, class V>
+FASTGRU_INLINE V gate(const Steps& a, V x) {
+  return Plain ? sigmoid(x) : recurrent_activation(a.recurrent_activation, x);
+}
+template <bool Plain, class V>
+FASTGRU_INLINE V candidate(const Steps& a, V x) {
+  return Plain ? tanh(x) : candidate_activation(a.activation, x);
+}
+
+// z = 1 keeps h and z = 0 gives n, both to the bit.
+template <class V>
+FASTGRU_INLINE V blend(V z, V h, V n) {
+  return fma(z, h, (V::set(1.0f) - z) * n);
+}
+
+// One unit's way through a step. x(g): the input product of gate g; recurrent products are given.
+template <class V>
+struct Update {
+  V r, z, n, h;
+};
+template <bool Plain, class V, class Input>
+FASTGRU_INLINE Update<V> reset_after_update(const Steps& a, Input x, V hr, V hz, V hn, V h) {
+  const V r = gate<Plain>(a, x(0) + hr);
+  const V z = gate<Plain>(a, x(1) + hz);
+  const V n = candidate<Plain>(a, fma(r, hn, x(2)));
+  return {r, z, n, blend(z, h, n)};
+}
+
+}  // namespace
+}  // namespace fastgru

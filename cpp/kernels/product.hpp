@@ -1,0 +1,109 @@
+// bias + W in for a tile of rows and units, in registers.
+//
+// A tile is R rows (sequences) by C chunks of V::lanes units, with G gates side by side in the
+// packed panel; its R * C * G accumulators stay in registers from the bias to the new state.
+//
+// Note [Same bits]
+// A row's result may depend on nothing but the row: not on the tile, the ISA's lanes, the batch,
+// the threads or where the sequence was cut. So each unit's products are summed in one order, fixed
+// here for all kernels: the input product and the recurrent product apart; within each, k ascending
+// in chains of `chain` fused multiply-adds; the first chain starts from the bias, the others from
+// zero; the chains' sums are added in order. `chain` depends on the model alone (chain_terms() in
+// spec.hpp says how it was chosen). FMAs are written (the compiler may not contract), and no
+// operation is used whose result differs between ISAs.
+#pragma once
+
+#include <cstddef>
+
+#include "inline.hpp"
+#include "table.hpp"
+
+namespace fastgru {
+namespace {
+
+using std::size_t;
+
+// N accumulators and how they are summed; plain arrays so that full unrolling makes registers.
+template <class V, int N>
+struct Accumulators {
+  V v[N];
+};
+
+// acc = the chains of `reduction` terms: chain(acc, begin, end) adds terms [begin, end).
+template <class V, int N, class Chain>
+FASTGRU_INLINE void sum_chains(Accumulators<V, N>& acc, size_t reduction, size_t terms,
+                               Chain chain) {
+  chain(acc, 0, reduction < terms ? reduction : terms);
+  if (reduction <= terms) return;
+  Accumulators<V, N> total = acc;
+  for (size_t k = terms; k < reduction; k += terms) {
+    FASTGRU_UNROLL
+    for (int i = 0; i < N; ++i) acc.v[i] = V::set(0.0f);
+    chain(acc, k, reduction - k < terms ? reduction : k + terms);
+    FASTGRU_UNROLL
+    for (int i = 0; i < N; ++i) total.v[i] = total.v[i] + acc.v[i];
+  }
+  acc = total;
+}
+
+// A chunk is V::lanes neighbouring units; a panel holds kPanel / V::lanes of them.
+template <class V>
+FASTGRU_INLINE size_t panel_of(size_t chunk) {
+  return chunk * V::lanes / kPanel;
+}
+template <class V>
+FASTGRU_INLINE size_t lane_in_panel(size_t chunk) {
+  return chunk * V::lanes % kPanel;
+}
+
+// Accumulator (r * C + c) * G + g belongs to row r, chunk c and gate g.
+// bias: [P][3][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel]; in: R pointers
+// to [K].
+template <class V, int R, int C, int G>
+FASTGRU_INLINE Accumulators<V, R * C * G> product(const float* bias, const float* weights,
+                                                  const float* const (&in)[R], size_t reduction,
+                                                  size_t terms, size_t chunk) {
+  Accumulators<V, R * C * G> acc;
+  const float* w[C];
+  FASTGRU_UNROLL
+  for (int c = 0; c < C; ++c) {
+    const size_t panel = panel_of<V>(chunk + c), lane = lane_in_panel<V>(chunk + c);
+    w[c] = weights + panel * reduction * (G * kPanel) + lane;
+    FASTGRU_UNROLL
+    for (int g = 0; g < G; ++g) {
+      const V b = V::load(bias + panel * (3 * kPanel) + g * kPanel + lane);
+      FASTGRU_UNROLL
+      for (int r = 0; r < R; ++r) acc.v[(r * C + c) * G + g] = b;
+    }
+  }
+  sum_chains(acc, reduction, terms,
+             [&](Accumulators<V, R * C * G>& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
+               for (size_t k = begin; k < end; ++k) {
+                 V weight[C][G];
+                 FASTGRU_UNROLL
+                 for (int c = 0; c < C; ++c) {
+                   FASTGRU_UNROLL
+                   for (int g = 0; g < G; ++g) {
+                     weight[c][g] = V::load(w[c] + k * (G * kPanel) + g * kPanel);
+                     if (R > 1) pin(weight[c][g]);
+                   }
+                 }
+                 FASTGRU_UNROLL
+                 for (int r = 0; r < R; ++r) {
+                   const V x = V::broadcast(in[r] + k);
+                   FASTGRU_UNROLL
+                   for (int c = 0; c < C; ++c) {
+                     FASTGRU_UNROLL
+                     for (int g = 0; g < G; ++g) {
+                       V& a = sum.v[(r * C + c) * G + g];
+                       a = fma(weight[c][g], x, a);
+                     }
+                   }
+                 }
+               }
+             });
+  return acc;
+}
+
+}  // namespace
+}  // namespace fastgru
