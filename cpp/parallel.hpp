@@ -22,9 +22,9 @@ std::size_t threads_to_use(std::size_t requested);
 // "libgomp", "libomp", or "none" without OpenMP.
 const char* openmp_runtime();
 
-// Calls body(context, index) on `threads` > 1 threads at once, index 0 .. threads - 1, and waits for
-// all. False, with nothing called, where the runtime gives fewer: a body may build barriers on the
-// count. body must not throw. Safe in a forked child of a process that ran regions.
+// Calls body(context, index) on `threads` > 1 threads at once, index 0 .. threads - 1, and waits
+// for all. False, with nothing called, where the runtime gives fewer: a body may build barriers on
+// the count. body must not throw. Safe in a forked child of a process that ran regions.
 bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void* context);
 
 template <class Body>

@@ -90,9 +90,8 @@ Grid choose_grid(const ModelSizes& sizes, const Machine& machine, const CallShap
     for (std::size_t units = 1; units <= std::min(P, kMostUnitGroups); ++units) {
       const std::size_t rows = std::min(shape.max_threads / (directions * units), shape.B);
       if (rows * directions * units <= 1) continue;
-      const double cost =
-          thread_microseconds(sizes, machine, shape.T, divided_up(shape.B, rows),
-                              divided_up(P, units), D / directions, units > 1);
+      const double cost = thread_microseconds(sizes, machine, shape.T, divided_up(shape.B, rows),
+                                              divided_up(P, units), D / directions, units > 1);
       if (cost >= best) continue;
       best = cost;
       grid = {rows, directions, units};
@@ -145,9 +144,8 @@ double estimate_microseconds(const ModelSizes& s, std::size_t T, std::size_t B) 
 
 Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape) {
   const Grid grid = choose_grid(sizes, machine, shape);
-  const bool rows_in_lanes =
-      !shape.traced && grid.units == 1 &&
-      rows_fit_lanes(sizes, machine, divided_up(shape.B, grid.rows));
+  const bool rows_in_lanes = !shape.traced && grid.units == 1 &&
+                             rows_fit_lanes(sizes, machine, divided_up(shape.B, grid.rows));
   return make_plan(sizes, machine, shape, grid, rows_in_lanes);
 }
 

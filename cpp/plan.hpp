@@ -53,7 +53,8 @@ struct Plan {
 };
 
 Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape);
-// The two decisions that make_plan takes first, taken otherwise; rows in lanes needs grid.units = 1.
+// The two decisions that make_plan takes first, taken otherwise; rows in lanes needs grid.units
+// = 1.
 Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape,
                const Grid& grid, bool rows_in_lanes);
 

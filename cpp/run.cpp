@@ -61,9 +61,9 @@ Workspace carve_workspace(Carver& carver, const ModelSizes& sizes, const Call& c
   const std::size_t sequence = checked_product(checked_product(steps, plan.row_block),
                                                sizes.num_directions * sizes.hidden_size);
   const std::size_t gates =
-      plan.rows_in_lanes ? rows_scratch(std::max(sizes.input_size, sizes.layer_input(1)),
-                                        sizes.hidden_size)
-                         : checked_product(block, plan.share_panels(sizes) * 3 * kPanel);
+      plan.rows_in_lanes
+          ? rows_scratch(std::max(sizes.input_size, sizes.layer_input(1)), sizes.hidden_size)
+          : checked_product(block, plan.share_panels(sizes) * 3 * kPanel);
   Workspace w{};
   w.order = carver.take<std::size_t>(call.B);
   w.lengths = carver.take<std::size_t>(call.B);
@@ -151,9 +151,8 @@ class RowBlock {
   void clear_padding(std::size_t direction) const {
     for (std::size_t row = 0; row < count_; ++row)
       for (std::size_t t = lengths_[row]; t < call_.T; ++t)
-        std::memset(
-            output(call_.end_layer - 1, direction, 0).row(row, t) + share_.units.begin, 0,
-            share_.units.size() * sizeof(float));
+        std::memset(output(call_.end_layer - 1, direction, 0).row(row, t) + share_.units.begin, 0,
+                    share_.units.size() * sizeof(float));
   }
 
  private:
@@ -261,10 +260,9 @@ class RowBlock {
   // A row's state stays where its last step left it.
   void finish_layer(std::size_t layer, std::size_t direction) const {
     for (std::size_t row = 0; row < count_; ++row)
-      std::memcpy(
-          call_.h_n + state_offset(layer, direction, row),
-          state(layer, lengths_[row]) + row * plan_.state_stride + share_.units.begin,
-          share_.units.size() * sizeof(float));
+      std::memcpy(call_.h_n + state_offset(layer, direction, row),
+                  state(layer, lengths_[row]) + row * plan_.state_stride + share_.units.begin,
+                  share_.units.size() * sizeof(float));
   }
 
   View<const float> input(std::size_t layer, std::size_t step) const {
@@ -350,13 +348,13 @@ void run_thread(const Job& job, std::size_t thread) {
   const std::size_t group = thread / plan.grid.group_threads();
   const std::size_t first = group * plan.grid.group_threads();
   const Range panels = part(sizes.panels(), unit, plan.grid.units);
-  run_share(job, {{group_begin(job, group), group_begin(job, group + 1)},
-                  part(sizes.num_directions, (thread - first) / plan.grid.units,
-                       plan.grid.directions),
-                  {panels.begin * kPanel, std::min(panels.end * kPanel, sizes.hidden_size)},
-                  job.space.threads[thread],
-                  Barrier(job.space.group + first, thread - first, plan.grid.group_threads()),
-                  Barrier(job.space.units + team, unit, plan.grid.units)});
+  run_share(job,
+            {{group_begin(job, group), group_begin(job, group + 1)},
+             part(sizes.num_directions, (thread - first) / plan.grid.units, plan.grid.directions),
+             {panels.begin * kPanel, std::min(panels.end * kPanel, sizes.hidden_size)},
+             job.space.threads[thread],
+             Barrier(job.space.group + first, thread - first, plan.grid.group_threads()),
+             Barrier(job.space.units + team, unit, plan.grid.units)});
 }
 
 // Longest first, equal lengths in the caller's order.

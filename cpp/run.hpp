@@ -37,7 +37,8 @@ struct Call {
 };
 
 void run(const PackedModel& model, const Call& call);
-// The same by a given plan, B > 0. False where the runtime gave fewer threads: nothing is done then.
+// The same by a given plan, B > 0. False where the runtime gave fewer threads: nothing is done
+// then.
 bool run(const PackedModel& model, const Call& call, const Plan& plan);
 
 }  // namespace fastgru

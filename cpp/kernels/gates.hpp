@@ -1,4 +1,4 @@
-// The equations of a GRU, over any vector type V: what happens between the products and the new
+// The equations of a GRU, over groups of vectors: what happens between the products and the new
 // state. The same for every layout and tile.
 //
 // clang-format off
@@ -10,6 +10,7 @@
 // clang-format on
 #pragma once
 
+#include "group.hpp"
 #include "inline.hpp"
 #include "math.hpp"
 #include "table.hpp"
@@ -22,13 +23,27 @@ FASTGRU_INLINE bool is_plain(const Steps& a) {
   return a.activation == Activation::tanh && a.trace_stride == 0 &&
          a.recurrent_activation == RecurrentActivation::sigmoid;
 }
-template <bool Plain, class V>
-FASTGRU_INLINE V gate(const Steps& a, V x) {
-  return Plain ? sigmoid(x) : recurrent_activation(a.recurrent_activation, x);
+// Out of line and a vector at a time: calls that are not plain need not be fast, and code has a
+// size.
+template <class V>
+FASTGRU_NOINLINE V any_gate(RecurrentActivation kind, V x) {
+  return recurrent_activation(kind, x);
 }
-template <bool Plain, class V>
-FASTGRU_INLINE V candidate(const Steps& a, V x) {
-  return Plain ? tanh(x) : candidate_activation(a.activation, x);
+template <class V>
+FASTGRU_NOINLINE V any_candidate(Activation kind, V x) {
+  return candidate_activation(kind, x);
+}
+template <bool Plain, class V, int N>
+FASTGRU_INLINE Group<V, N> gate(const Steps& a, const Group<V, N>& x) {
+  if (Plain) return sigmoid(x);
+  return Group<V, N>::each(
+      [&](int i) FASTGRU_INLINE_LAMBDA { return any_gate(a.recurrent_activation, x.v[i]); });
+}
+template <bool Plain, class V, int N>
+FASTGRU_INLINE Group<V, N> candidate(const Steps& a, const Group<V, N>& x) {
+  if (Plain) return tanh(x);
+  return Group<V, N>::each(
+      [&](int i) FASTGRU_INLINE_LAMBDA { return any_candidate(a.activation, x.v[i]); });
 }
 
 // z = 1 keeps h and z = 0 gives n, both to the bit.

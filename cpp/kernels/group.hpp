@@ -12,6 +12,12 @@
 namespace fastgru {
 namespace {
 
+// A number that a template can take from a function's argument.
+template <int N>
+struct Int {
+  static constexpr int value = N;
+};
+
 template <class V, int N>
 struct Group {
   V v[N];
@@ -28,16 +34,15 @@ struct Group {
   }
 };
 
-#define FASTGRU_GROUP_UNARY(name)                                                         \
-  template <class V, int N>                                                               \
-  FASTGRU_INLINE Group<V, N> name(const Group<V, N>& a) {                                 \
-    return Group<V, N>::each([&](int i) FASTGRU_INLINE_LAMBDA { return name(a.v[i]); });  \
+#define FASTGRU_GROUP_UNARY(name)                                                        \
+  template <class V, int N>                                                              \
+  FASTGRU_INLINE Group<V, N> name(const Group<V, N>& a) {                                \
+    return Group<V, N>::each([&](int i) FASTGRU_INLINE_LAMBDA { return name(a.v[i]); }); \
   }
-#define FASTGRU_GROUP_BINARY(name)                                                        \
-  template <class V, int N>                                                               \
-  FASTGRU_INLINE Group<V, N> name(const Group<V, N>& a, const Group<V, N>& b) {           \
-    return Group<V, N>::each(                                                             \
-        [&](int i) FASTGRU_INLINE_LAMBDA { return name(a.v[i], b.v[i]); });               \
+#define FASTGRU_GROUP_BINARY(name)                                                               \
+  template <class V, int N>                                                                      \
+  FASTGRU_INLINE Group<V, N> name(const Group<V, N>& a, const Group<V, N>& b) {                  \
+    return Group<V, N>::each([&](int i) FASTGRU_INLINE_LAMBDA { return name(a.v[i], b.v[i]); }); \
   }
 FASTGRU_GROUP_UNARY(abs)
 FASTGRU_GROUP_UNARY(pow2_of_rounded)
@@ -53,8 +58,8 @@ FASTGRU_GROUP_BINARY(with_sign_of)
 
 template <class V, int N>
 FASTGRU_INLINE Group<V, N> fma(const Group<V, N>& a, const Group<V, N>& b, const Group<V, N>& c) {
-  return Group<V, N>::each(
-      [&](int i) FASTGRU_INLINE_LAMBDA { return fma(a.v[i], b.v[i], c.v[i]); });
+  return Group<V, N>::each([&](int i)
+                               FASTGRU_INLINE_LAMBDA { return fma(a.v[i], b.v[i], c.v[i]); });
 }
 
 }  // namespace

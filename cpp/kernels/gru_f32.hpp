@@ -44,7 +44,6 @@ FASTGRU_INLINE void rows_of(const float* base, size_t stride, size_t row, const 
 
 struct InputTile {
   static constexpr int kGates = 3;
-  static constexpr bool kPlain = true;
 
   template <class V, int R, int C>
   static void run(const InputProduct& a, std::ptrdiff_t, size_t row, size_t chunk) {
@@ -77,9 +76,7 @@ struct Part {
   size_t chunk_of(int i) const { return chunk + static_cast<size_t>((First + i) % C); }
   size_t unit_of(int i) const { return chunk_of(i) * V::lanes; }  // within the share
   // Where vector i stands in an array of states.
-  size_t state_of(int i) const {
-    return row_of(i) * a.state_stride + a.first_unit + unit_of(i);
-  }
+  size_t state_of(int i) const { return row_of(i) * a.state_stride + a.first_unit + unit_of(i); }
   FASTGRU_INLINE Vs input(int gate) const {
     return Vs::each([&](int i) FASTGRU_INLINE_LAMBDA {
       return V::load(a.gates + row_of(i) * gates_stride(a.units) + gates_at<V>(chunk_of(i)) +
@@ -100,76 +97,82 @@ struct Part {
   // To the user's array: h, or what a trace records of it.
   FASTGRU_INLINE void output(const Vs& x, std::ptrdiff_t offset) const {
     FASTGRU_UNROLL
-    for (int i = 0; i < N; ++i)
-      store_units(x.v[i], a.out[row_of(i)] + offset, unit_of(i), a.units);
+    for (int i = 0; i < N; ++i) store_units(x.v[i], a.out[row_of(i)] + offset, unit_of(i), a.units);
   }
-  template <bool Plain>
   FASTGRU_INLINE void trace(const Vs& x, int gate, std::ptrdiff_t offset) const {
-    if (!Plain && a.trace_stride != 0) output(x, offset + gate * a.trace_stride);
+    if (a.trace_stride != 0) output(x, offset + gate * a.trace_stride);
   }
 };
 
 // body(Part) for the Count vectors of a tile, cut into parts of about equal size.
-template <class V, int C, int G, int Count, int First = 0, class Body>
-FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t chunk, Body body) {
+template <class V, int C, int G, int Count, int First, class Body>
+FASTGRU_INLINE void parts_from(const Steps& a, size_t row, size_t chunk, Body body) {
   constexpr int kParts = (Count - First + V::group - 1) / V::group;
   constexpr int kSize = (Count - First + kParts - 1) / kParts;
   body(Part<V, C, G, First, kSize>{a, row, chunk});
   if constexpr (First + kSize < Count)
-    for_each_part<V, C, G, Count, First + kSize>(a, row, chunk, body);
+    parts_from<V, C, G, Count, First + kSize>(a, row, chunk, body);
+}
+// body(Part, Int<plain>)
+template <class V, int C, int G, int Count, class Body>
+FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t chunk, Body body) {
+  is_plain(a) ? parts_from<V, C, G, Count, 0>(
+                    a, row, chunk, [&](auto part) FASTGRU_INLINE_LAMBDA { body(part, Int<1>()); })
+              : parts_from<V, C, G, Count, 0>(
+                    a, row, chunk, [&](auto part) FASTGRU_INLINE_LAMBDA { body(part, Int<0>()); });
 }
 
-template <bool Plain>
 struct ResetAfterTile {
   static constexpr int kGates = 3;
-  static constexpr bool kPlain = Plain;
 
   template <class V, int R, int C>
   static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk) {
     const float* h[R];
     rows_of(a.state, a.state_stride, row, h);
     const auto acc = product<V, R, C, 3>(a.bias, a.weights, h, a.hidden, a.chain, chunk);
-    for_each_part<V, C, 3, R * C>(a, row, chunk, [&](auto part) FASTGRU_INLINE_LAMBDA {
-      const auto u = reset_after_update<Plain>(
+    for_each_part<V, C, 3, R * C>(a, row, chunk, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
+      constexpr bool kPlain = decltype(plain)::value != 0;
+      const auto u = reset_after_update<kPlain>(
           a, [&](int gate) FASTGRU_INLINE_LAMBDA { return part.input(gate); },
           part.recurrent(acc, 0), part.recurrent(acc, 1), part.recurrent(acc, 2),
           part.state(a.state));
       part.set_state(a.next, u.h);
       part.output(u.h, offset);
-      part.template trace<Plain>(u.r, 1, offset);
-      part.template trace<Plain>(u.z, 2, offset);
-      part.template trace<Plain>(u.n, 3, offset);
+      if (!kPlain) {
+        part.trace(u.r, 1, offset);
+        part.trace(u.z, 2, offset);
+        part.trace(u.n, 3, offset);
+      }
     });
   }
 };
 
 // Reset before, first pass: r and z of every unit, before any candidate can be computed.
-template <bool Plain>
 struct ResetBeforeGates {
   static constexpr int kGates = 2;
-  static constexpr bool kPlain = Plain;
 
   template <class V, int R, int C>
   static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk) {
     const float* h[R];
     rows_of(a.state, a.state_stride, row, h);
     const auto acc = product<V, R, C, 2>(a.bias, a.weights, h, a.hidden, a.chain, chunk);
-    for_each_part<V, C, 2, R * C>(a, row, chunk, [&](auto part) FASTGRU_INLINE_LAMBDA {
-      const auto r = gate<Plain>(a, part.input(0) + part.recurrent(acc, 0));
-      const auto z = gate<Plain>(a, part.input(1) + part.recurrent(acc, 1));
+    for_each_part<V, C, 2, R * C>(a, row, chunk, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
+      constexpr bool kPlain = decltype(plain)::value != 0;
+      const auto r = gate<kPlain>(a, part.input(0) + part.recurrent(acc, 0));
+      const auto z = gate<kPlain>(a, part.input(1) + part.recurrent(acc, 1));
       part.set_state(a.reset_state, r * part.state(a.state));
       part.set_state(a.update, z);
-      part.template trace<Plain>(r, 1, offset);
-      part.template trace<Plain>(z, 2, offset);
+      if (!kPlain) {
+        part.trace(r, 1, offset);
+        part.trace(z, 2, offset);
+      }
     });
   }
 };
 
 // Reset before, second pass: the candidate from r * h, and the new state.
-template <bool Plain>
 struct ResetBeforeCandidate {
   static constexpr int kGates = 1;
-  static constexpr bool kPlain = Plain;
 
   template <class V, int R, int C>
   static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk) {
@@ -177,12 +180,13 @@ struct ResetBeforeCandidate {
     rows_of(a.reset_state, a.state_stride, row, rh);
     const auto acc =
         product<V, R, C, 1>(a.bias + 2 * kPanel, a.candidate_weights, rh, a.hidden, a.chain, chunk);
-    for_each_part<V, C, 1, R * C>(a, row, chunk, [&](auto part) FASTGRU_INLINE_LAMBDA {
-      const auto n = candidate<Plain>(a, part.input(2) + part.recurrent(acc, 0));
+    for_each_part<V, C, 1, R * C>(a, row, chunk, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
+      constexpr bool kPlain = decltype(plain)::value != 0;
+      const auto n = candidate<kPlain>(a, part.input(2) + part.recurrent(acc, 0));
       const auto h = blend(part.state(a.update), part.state(a.state), n);
       part.set_state(a.next, h);
       part.output(h, offset);
-      part.template trace<Plain>(n, 3, offset);
+      if (!kPlain) part.trace(n, 3, offset);
     });
   }
 };
@@ -191,11 +195,11 @@ struct ResetBeforeCandidate {
 
 // Chunks per tile of R rows: one row takes four, for 12 concurrent streams of weights (24 were up
 // to twice slower where weights come from beyond L2, on Zen 4); more rows take two while the
-// accumulators fit. Calls that are not plain take one: they need not be fast and code has a size.
+// accumulators fit.
 template <class V, int R, class Tile>
 constexpr int chunks_per_tile() {
   const int by_registers = V::max_accumulators / (R * Tile::kGates);
-  const int wanted = !Tile::kPlain ? 1 : R == 1 ? 4 : 2;
+  const int wanted = R == 1 ? 4 : 2;
   return by_registers < 1 ? 1 : by_registers < wanted ? by_registers : wanted;
 }
 
@@ -286,39 +290,29 @@ FASTGRU_INLINE void for_each_step(Steps a, Step step) {
 template <class Tile, class V>
 FASTGRU_INLINE void pass(const Steps& a, const InputProduct* input, const Tiling<V>& tiling,
                          std::ptrdiff_t offset) {
-  for_each_tile(tiling, [&](size_t row, size_t rows, size_t chunk, size_t chunks)
-                            FASTGRU_INLINE_LAMBDA {
-    if (input) run_rows<InputTile, V, V::max_rows>(*input, 0, row, chunk, chunks, rows);
-    run_rows<Tile, V, V::max_rows>(a, offset, row, chunk, chunks, rows);
-  });
-}
-
-template <class V, bool Plain>
-void reset_after(const Steps& a) {
-  const Tiling<V> tiling(a.rows, a.units);
-  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
-    pass<ResetAfterTile<Plain>>(s, a.input, tiling, offset);
-  });
-}
-
-template <class V, bool Plain>
-void reset_before(const Steps& a) {
-  const Tiling<V> tiling(a.rows, a.units);
-  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
-    pass<ResetBeforeGates<Plain>>(s, a.input, tiling, offset);
-    meet(a);  // before anyone reads r * h
-    pass<ResetBeforeCandidate<Plain>>(s, nullptr, tiling, offset);
-  });
+  for_each_tile(tiling,
+                [&](size_t row, size_t rows, size_t chunk, size_t chunks) FASTGRU_INLINE_LAMBDA {
+                  if (input)
+                    run_rows<InputTile, V, V::max_rows>(*input, 0, row, chunk, chunks, rows);
+                  run_rows<Tile, V, V::max_rows>(a, offset, row, chunk, chunks, rows);
+                });
 }
 
 template <class V>
 void steps_reset_after(const Steps& a) {
-  is_plain(a) ? reset_after<V, true>(a) : reset_after<V, false>(a);
+  const Tiling<V> tiling(a.rows, a.units);
+  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset)
+                       FASTGRU_INLINE_LAMBDA { pass<ResetAfterTile>(s, a.input, tiling, offset); });
 }
 
 template <class V>
 void steps_reset_before(const Steps& a) {
-  is_plain(a) ? reset_before<V, true>(a) : reset_before<V, false>(a);
+  const Tiling<V> tiling(a.rows, a.units);
+  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
+    pass<ResetBeforeGates>(s, a.input, tiling, offset);
+    meet(a);  // before anyone reads r * h
+    pass<ResetBeforeCandidate>(s, nullptr, tiling, offset);
+  });
 }
 
 }  // namespace

@@ -23,7 +23,8 @@ constexpr size_t kWidth = static_cast<size_t>(kRowVectors) * V::lanes;
 
 // Rows' values [0, count) into a block. Rows beyond the last one repeat it: nobody reads them.
 template <class V>
-FASTGRU_INLINE void read_rows(const float* const* rows, size_t active, size_t count, float* block) {
+FASTGRU_NOINLINE void read_rows(const float* const* rows, size_t active, size_t count,
+                                float* block) {
   for (size_t v = 0; v < kRowVectors; ++v)
     for (size_t i = 0; i < count; i += V::lanes) {
       const size_t n = count - i < V::lanes ? count - i : V::lanes;
@@ -39,10 +40,11 @@ FASTGRU_INLINE void read_rows(const float* const* rows, size_t active, size_t co
     }
 }
 
-// The inverse, for the rows that exist: to(row) + i gets value i. The block has room for whole
-// vectors of values.
-template <class V, class To>
-FASTGRU_INLINE void write_rows(const float* block, size_t active, size_t count, To to) {
+// The inverse, for the rows that exist: rows[r] + offset. The block has room for whole vectors of
+// values.
+template <class V>
+FASTGRU_NOINLINE void write_rows(const float* block, size_t active, size_t count,
+                                 float* const* rows, std::ptrdiff_t offset) {
   for (size_t v = 0; v < kRowVectors; ++v)
     for (size_t i = 0; i < count && v * V::lanes < active; i += V::lanes) {
       const size_t n = count - i < V::lanes ? count - i : V::lanes;
@@ -55,19 +57,20 @@ FASTGRU_INLINE void write_rows(const float* block, size_t active, size_t count, 
       for (int j = 0; j < V::lanes; ++j) {
         const size_t row = v * V::lanes + static_cast<size_t>(j);
         if (row >= active) break;
-        n == V::lanes ? m[j].store(to(row) + i) : m[j].store_first(to(row) + i, n);
+        float* const to = rows[row] + offset + i;
+        n == V::lanes ? m[j].store(to) : m[j].store_first(to, n);
       }
     }
 }
 
 // Units in groups whose accumulators fit the registers.
 template <class V, int G>
-constexpr int kUnits = V::max_accumulators / (kRowVectors * G) < 4
-                           ? V::max_accumulators / (kRowVectors * G)
-                           : 4;
+constexpr int kUnits =
+    V::max_accumulators / (kRowVectors * G) < 4 ? V::max_accumulators / (kRowVectors * G) : 4;
 
 // Accumulator (u * G + g) * kRowVectors + v: bias + W in for units [unit, unit + U).
-// bias: [P][3][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel]; in: [K][kWidth].
+// bias: [P][3][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel]; in:
+// [K][kWidth].
 template <class V, int U, int G>
 FASTGRU_INLINE Accumulators<V, U * G * kRowVectors> row_product(const float* bias,
                                                                 const float* weights,
@@ -134,23 +137,11 @@ FASTGRU_INLINE void store_block(float* block, size_t unit, const Group<V, U * kR
     x.v[i].store(block + unit * kWidth<V> + static_cast<size_t>(i) * V::lanes);
 }
 
-template <int N>
-struct Int {
-  static constexpr int value = N;
-};
-// body(Int<U>, unit): all units, Most at a time and then what is left.
+// body(Int<U>, unit): all units, Most at a time and then what is left by halves.
 template <int Most, class Body>
-FASTGRU_INLINE void last_units(size_t unit, size_t count, Body body) {
-  if constexpr (Most > 0) {
-    if (count == Most) return body(Int<Most>(), unit);
-    last_units<Most - 1>(unit, count, body);
-  }
-}
-template <int Most, class Body>
-FASTGRU_INLINE void for_each_unit(size_t units, Body body) {
-  size_t unit = 0;
-  for (; unit + Most <= units; unit += Most) body(Int<Most>(), unit);
-  last_units<Most - 1>(unit, units - unit, body);
+FASTGRU_INLINE void for_each_unit(size_t unit, size_t end, Body body) {
+  for (; unit + Most <= end; unit += Most) body(Int<Most>(), unit);
+  if constexpr (Most > 1) for_each_unit<Most / 2>(unit, end, body);
 }
 
 // The scratch of a call, cut into blocks; see rows_scratch().
@@ -172,23 +163,23 @@ struct RowBlocks {
 };
 
 template <class V>
-FASTGRU_INLINE void input_gates(const InputProduct& in, const RowBlocks<V>& block, size_t units) {
-  for_each_unit<kUnits<V, 3>>(units, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
+FASTGRU_NOINLINE void input_gates(const InputProduct& in, const RowBlocks<V>& block, size_t units) {
+  for_each_unit<kUnits<V, 3>>(0, units, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
-    const auto acc = row_product<V, U, 3>(in.bias, in.weights, block.x, in.reduction, in.chain, unit);
+    const auto acc =
+        row_product<V, U, 3>(in.bias, in.weights, block.x, in.reduction, in.chain, unit);
     FASTGRU_UNROLL
     for (int g = 0; g < 3; ++g) store_block<V, U>(block.gates[g], unit, gate_of<V, U, 3>(acc, g));
   });
 }
 
 template <class V, bool Plain>
-FASTGRU_INLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block) {
-  for_each_unit<kUnits<V, 3>>(a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
+FASTGRU_NOINLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block) {
+  for_each_unit<kUnits<V, 3>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto acc = row_product<V, U, 3>(a.bias, a.weights, block.state_, a.hidden, a.chain, unit);
     const auto u = reset_after_update<Plain>(
-        a,
-        [&](int g) FASTGRU_INLINE_LAMBDA { return load_units<V, U>(block.gates[g], unit); },
+        a, [&](int g) FASTGRU_INLINE_LAMBDA { return load_units<V, U>(block.gates[g], unit); },
         gate_of<V, U, 3>(acc, 0), gate_of<V, U, 3>(acc, 1), gate_of<V, U, 3>(acc, 2),
         load_units<V, U>(block.state_, unit));
     store_block<V, U>(block.next, unit, u.h);
@@ -196,8 +187,8 @@ FASTGRU_INLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block) 
 }
 
 template <class V, bool Plain>
-FASTGRU_INLINE void reset_before_step(const Steps& a, const RowBlocks<V>& block) {
-  for_each_unit<kUnits<V, 2>>(a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
+FASTGRU_NOINLINE void reset_before_step(const Steps& a, const RowBlocks<V>& block) {
+  for_each_unit<kUnits<V, 2>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto acc = row_product<V, U, 2>(a.bias, a.weights, block.state_, a.hidden, a.chain, unit);
     const auto r =
@@ -207,25 +198,25 @@ FASTGRU_INLINE void reset_before_step(const Steps& a, const RowBlocks<V>& block)
     store_block<V, U>(block.reset_state, unit, r * load_units<V, U>(block.state_, unit));
     store_block<V, U>(block.update, unit, z);
   });
-  for_each_unit<kUnits<V, 1>>(a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
+  for_each_unit<kUnits<V, 1>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto acc = row_product<V, U, 1>(a.bias + 2 * kPanel, a.candidate_weights,
                                           block.reset_state, a.hidden, a.chain, unit);
     const auto n =
         candidate<Plain>(a, load_units<V, U>(block.gates[2], unit) + gate_of<V, U, 1>(acc, 0));
-    store_block<V, U>(block.next, unit,
-                      blend(load_units<V, U>(block.update, unit),
-                            load_units<V, U>(block.state_, unit), n));
+    store_block<V, U>(
+        block.next, unit,
+        blend(load_units<V, U>(block.update, unit), load_units<V, U>(block.state_, unit), n));
   });
 }
 
 // step(args, blocks) computes block.next.
-template <class V, class Step>
-FASTGRU_INLINE void for_each_row_tile(const Steps& a, Step step) {
+template <class V>
+void for_each_row_tile(const Steps& a, void (*step)(const Steps&, const RowBlocks<V>&)) {
   for (size_t row = 0; row < a.rows; row += kWidth<V>) {
     const size_t active = a.rows - row < kWidth<V> ? a.rows - row : kWidth<V>;
     RowBlocks<V> block(a);
-    const float* states[kWidth<V>];
+    float* states[kWidth<V>];
     for (size_t r = 0; r < active; ++r) states[r] = a.state + (row + r) * a.state_stride;
     read_rows<V>(states, active, a.hidden, block.state_);
     for (size_t s = 0; s < a.steps; ++s) {
@@ -233,37 +224,25 @@ FASTGRU_INLINE void for_each_row_tile(const Steps& a, Step step) {
       input_gates<V>(*a.input, block, a.hidden);
       step(a, block);
       const std::ptrdiff_t offset = static_cast<std::ptrdiff_t>(s) * a.out_step;
-      write_rows<V>(block.next, active, a.hidden,
-                    [&](size_t r) FASTGRU_INLINE_LAMBDA { return a.out[row + r] + offset; });
+      write_rows<V>(block.next, active, a.hidden, a.out + row, offset);
       float* const swap = block.state_;
       block.state_ = block.next;
       block.next = swap;
     }
     float* const last = a.steps % 2 ? a.next : a.state;
-    write_rows<V>(block.state_, active, a.hidden, [&](size_t r) FASTGRU_INLINE_LAMBDA {
-      return last + (row + r) * a.state_stride;
-    });
+    for (size_t r = 0; r < active; ++r) states[r] = last + (row + r) * a.state_stride;
+    write_rows<V>(block.state_, active, a.hidden, states, 0);
   }
 }
 
 template <class V>
 void rows_reset_after(const Steps& a) {
-  const auto run = [&](auto plain) FASTGRU_INLINE_LAMBDA {
-    for_each_row_tile<V>(a, [](const Steps& s, const RowBlocks<V>& block) FASTGRU_INLINE_LAMBDA {
-      reset_after_step<V, decltype(plain)::value != 0>(s, block);
-    });
-  };
-  is_plain(a) ? run(Int<1>()) : run(Int<0>());
+  for_each_row_tile<V>(a, is_plain(a) ? reset_after_step<V, true> : reset_after_step<V, false>);
 }
 
 template <class V>
 void rows_reset_before(const Steps& a) {
-  const auto run = [&](auto plain) FASTGRU_INLINE_LAMBDA {
-    for_each_row_tile<V>(a, [](const Steps& s, const RowBlocks<V>& block) FASTGRU_INLINE_LAMBDA {
-      reset_before_step<V, decltype(plain)::value != 0>(s, block);
-    });
-  };
-  is_plain(a) ? run(Int<1>()) : run(Int<0>());
+  for_each_row_tile<V>(a, is_plain(a) ? reset_before_step<V, true> : reset_before_step<V, false>);
 }
 
 }  // namespace

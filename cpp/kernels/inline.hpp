@@ -3,6 +3,7 @@
 #pragma once
 
 #define FASTGRU_INLINE __attribute__((always_inline)) inline
+#define FASTGRU_NOINLINE __attribute__((noinline))
 #define FASTGRU_INLINE_LAMBDA __attribute__((always_inline))
 
 #if defined(__clang__)

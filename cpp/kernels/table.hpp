@@ -17,8 +17,8 @@ constexpr std::size_t kPanel = 16;
 enum class Activation { tanh, relu, sigmoid, identity };
 enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_02 };
 
-// Kernels see a share of a layer's units: all of them, or a run of whole panels where threads share a
-// layer. weights, bias and gates are the share's own; P = ceil(units / kPanel).
+// Kernels see a share of a layer's units: all of them, or a run of whole panels where threads share
+// a layer. weights, bias and gates are the share's own; P = ceil(units / kPanel).
 
 // out = x W^T + bias for many rows: the input product of a block of time steps.
 struct InputProduct {
@@ -37,14 +37,14 @@ struct Steps {
   const float* weights;  // reset after: [P][H][3][kPanel]; before: [P][H][2][kPanel] (r, z)
   const float* candidate_weights;  // reset before: [P][H][1][kPanel] (n); reset after: unused
   const float* bias;               // [P][3][kPanel]: the recurrent biases
-  float* gates;         // [steps][rows][P][3][kPanel]: the input product; rows_*: scratch
-  float* state;         // [rows][state_stride]: h_{t-1} of all H units
-  float* next;          // [rows][state_stride]: h_t; the two swap after each step
-  float* reset_state;   // [rows][state_stride]: r * h; reset before only
-  float* update;        // [rows][state_stride]: z; reset before only
-  std::size_t state_stride;  // floats, a multiple of kPanel, >= H rounded up to kPanel
-  float* const* out;         // [rows] where the share's part of h of the first step goes
-  std::ptrdiff_t out_step;   // floats from one step's h to the next one's
+  float* gates;                 // [steps][rows][P][3][kPanel]: the input product; rows_*: scratch
+  float* state;                 // [rows][state_stride]: h_{t-1} of all H units
+  float* next;                  // [rows][state_stride]: h_t; the two swap after each step
+  float* reset_state;           // [rows][state_stride]: r * h; reset before only
+  float* update;                // [rows][state_stride]: z; reset before only
+  std::size_t state_stride;     // floats, a multiple of kPanel, >= H rounded up to kPanel
+  float* const* out;            // [rows] where the share's part of h of the first step goes
+  std::ptrdiff_t out_step;      // floats from one step's h to the next one's
   std::ptrdiff_t trace_stride;  // 0, or: r, z, n go to out + 1, 2, 3 times this
   std::size_t first_unit;       // of the share, a multiple of kPanel
   std::size_t units;            // of the share

@@ -74,8 +74,8 @@ FASTGRU_INLINE void transpose(Vec (&m)[16]) {
   // Quarters: the same for 4 x 4 blocks of 128 bits.
   FASTGRU_UNROLL
   for (int j = 0; j < 4; ++j) {
-    const __m512 low = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88);       // quarters 0 and 2
-    const __m512 high = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd);      // quarters 1 and 3
+    const __m512 low = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88);   // quarters 0 and 2
+    const __m512 high = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd);  // quarters 1 and 3
     const __m512 low2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88);
     const __m512 high2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xdd);
     m[j].v = _mm512_shuffle_f32x4(low, low2, 0x88);

@@ -255,8 +255,9 @@ void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragg
     check(error <= (sizes.activation == Activation::tanh ? 5e-7f : 2e-5f),
           name + ": error " + std::to_string(error));
     const Machine machine = machine_with(kernels->lanes);
-    for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{3, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2},
-                            Grid{1, 1, 3}, Grid{2, 2, 1}, Grid{2, 1, 2}, Grid{1, 2, 2}, Grid{2, 2, 2}})
+    for (const Grid grid :
+         {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{3, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}, Grid{1, 1, 3},
+          Grid{2, 2, 1}, Grid{2, 1, 2}, Grid{1, 2, 2}, Grid{2, 2, 2}})
       for (const bool rows_in_lanes : {false, true}) {
         if (grid.rows > B || grid.directions > sizes.num_directions || grid.units > sizes.panels())
           continue;
