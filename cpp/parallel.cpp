@@ -12,6 +12,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -206,38 +207,58 @@ const char* openmp_runtime() {
 #endif
 }
 
-// Calls come back to back where one starts within this after the last one's end. Threads that wait
-// after a region are awake for longer than that: 500 spins are 100 to 150 us.
-constexpr double kBackToBack = 60;
-// After so many of them the threads are woken for the next one even for little work: that costs a
-// call up to kColdRegion once.
-constexpr unsigned kBurst = 4;
-// Starting a region with waiting threads awake, and asleep (measured with GOMP_SPINCOUNT=500).
-constexpr double kHotRegion = 2, kColdRegion = 60;
-
+// Note [When threads are worth it]
+// Threads that wait after a region stay awake for 100 to 150 us (500 spins of libgomp); then a
+// region costs 2 us, and 35 to 60 us where they have gone to sleep. So a short call is worth
+// threads only in a row of calls. And threads that share a layer's units wait for each other in
+// every step: where another program has one of the cores, a step takes as long as that program's
+// turn, and a call of 0.15 ms took 5 ms. A barrier notices, and for a while every call stays on one
+// thread.
 namespace {
+
+// Calls come in a row where one starts within this after the last one's end.
+constexpr double kBackToBack = 60;
+// After so many in a row the threads are woken for the next one, which may cost it kColdRegion.
+constexpr unsigned kRow = 4;
+constexpr double kHotRegion = 2, kColdRegion = 60;
+// Long waits of a call that say that a core is taken (one alone may be an interrupt), and how long
+// one thread works then: twice as long each time, 1 s at most.
+constexpr std::size_t kTaken = 3;
+constexpr double kFirstPause = 20e3, kLongestPause = 1e6;
+
 double now_microseconds() {
   return std::chrono::duration<double, std::micro>(
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 
-// The calling thread's calls that might have used threads.
+// The calling thread's calls that might have used threads; times in microseconds.
 struct Rhythm {
   double last_call = -1e9, last_region = -1e9;
-  unsigned burst = 0;
+  unsigned row = 0;
+  double pause = 0, pause_until = 0;
 };
 thread_local Rhythm rhythm;
+
 }  // namespace
 
 double region_microseconds() {
   const double now = now_microseconds();
-  rhythm.burst = now - rhythm.last_call < kBackToBack ? rhythm.burst + 1 : 0;
+  if (now < rhythm.pause_until) return std::numeric_limits<double>::infinity();
+  rhythm.row = now - rhythm.last_call < kBackToBack ? rhythm.row + 1 : 0;
   const bool awake = now - rhythm.last_region < kBackToBack;
-  return awake || rhythm.burst >= kBurst ? kHotRegion : kColdRegion;
+  return awake || rhythm.row >= kRow ? kHotRegion : kColdRegion;
 }
 
-void call_ended() { rhythm.last_call = now_microseconds(); }
+void call_ended(std::size_t long_waits) {
+  rhythm.last_call = now_microseconds();
+  if (long_waits >= kTaken) {
+    rhythm.pause = std::clamp(2 * rhythm.pause, kFirstPause, kLongestPause);
+    rhythm.pause_until = rhythm.last_call + rhythm.pause;
+  } else if (rhythm.last_region > rhythm.pause_until) {
+    rhythm.pause = 0;  // threads have worked since, and undisturbed
+  }
+}
 
 bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void* context) {
 #if defined(_OPENMP)
@@ -258,8 +279,10 @@ void Barrier::wait() {
   arrivals_[index_].times.store(times_, std::memory_order_release);
   for (std::size_t other = 0; other < count_; ++other) {
     // 2000 pauses are about 20 us on Zen 4: longer waits mean that a core is missing.
-    for (int spins = 0; arrivals_[other].times.load(std::memory_order_acquire) < times_; ++spins)
+    for (int spins = 0; arrivals_[other].times.load(std::memory_order_acquire) < times_; ++spins) {
+      long_waits_ += spins == 2000;
       spins < 2000 ? pause() : std::this_thread::yield();
+    }
   }
 }
 

@@ -34,10 +34,11 @@ bool parallel(std::size_t threads, Body body) {
       &body);
 }
 
-// What a region that starts now will cost the calling thread. Asked once at the beginning of a call
-// that may use threads; call_ended() at its end.
+// What a region that starts now will cost the calling thread: see Note [When threads are worth it].
+// Asked once at the beginning of a call that may use threads; call_ended() at its end.
 double region_microseconds();
-void call_ended();
+// long_waits: those of the call's barriers, of all threads.
+void call_ended(std::size_t long_waits);
 
 // A thread's place in a Barrier; a cache line of its own.
 struct alignas(64) Arrival {
@@ -53,11 +54,14 @@ class Barrier {
       : arrivals_(arrivals), index_(index), count_(count) {}
   std::size_t count() const { return count_; }
   void wait();
+  // Times that a thread had to give its core away while it waited: the other one had no core.
+  std::size_t long_waits() const { return long_waits_; }
 
  private:
   Arrival* arrivals_;
   std::size_t index_, count_;
   std::size_t times_ = 0;
+  std::size_t long_waits_ = 0;
 };
 
 }  // namespace fastgru

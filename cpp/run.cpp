@@ -5,6 +5,7 @@
 #include "run.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cassert>
 #include <cstring>
 #include <new>
@@ -306,7 +307,7 @@ class RowBlock {
   const std::size_t count_;
 };
 
-void run_share(const Job& job, Share share) {
+void run_share(const Job& job, Share& share) {
   const FlushDenormals flush;
   for (std::size_t row = share.rows.begin; row < share.rows.end; row += job.plan.row_block) {
     RowBlock block(job, share, row, std::min(job.plan.row_block, share.rows.end - row));
@@ -340,7 +341,8 @@ std::size_t group_begin(const Job& job, std::size_t group) {
   return row;
 }
 
-void run_thread(const Job& job, std::size_t thread) {
+// Returns its barriers' long waits.
+std::size_t run_thread(const Job& job, std::size_t thread) {
   const Plan& plan = job.plan;
   const ModelSizes& sizes = job.model.sizes;
   const std::size_t unit = thread % plan.grid.units;
@@ -348,13 +350,14 @@ void run_thread(const Job& job, std::size_t thread) {
   const std::size_t group = thread / plan.grid.group_threads();
   const std::size_t first = group * plan.grid.group_threads();
   const Range panels = part(sizes.panels(), unit, plan.grid.units);
-  run_share(job,
-            {{group_begin(job, group), group_begin(job, group + 1)},
-             part(sizes.num_directions, (thread - first) / plan.grid.units, plan.grid.directions),
-             {panels.begin * kPanel, std::min(panels.end * kPanel, sizes.hidden_size)},
-             job.space.threads[thread],
-             Barrier(job.space.group + first, thread - first, plan.grid.group_threads()),
-             Barrier(job.space.units + team, unit, plan.grid.units)});
+  Share share{{group_begin(job, group), group_begin(job, group + 1)},
+              part(sizes.num_directions, (thread - first) / plan.grid.units, plan.grid.directions),
+              {panels.begin * kPanel, std::min(panels.end * kPanel, sizes.hidden_size)},
+              job.space.threads[thread],
+              Barrier(job.space.group + first, thread - first, plan.grid.group_threads()),
+              Barrier(job.space.units + team, unit, plan.grid.units)};
+  run_share(job, share);
+  return share.group.long_waits() + share.team.long_waits();
 }
 
 // Longest first, equal lengths in the caller's order.
@@ -371,7 +374,7 @@ void sort_rows(const Call& call, const Workspace& space) {
 
 }  // namespace
 
-bool run(const PackedModel& model, const Call& call, const Plan& plan) {
+std::optional<std::size_t> run(const PackedModel& model, const Call& call, const Plan& plan) {
   Carver counter;
   carve_workspace(counter, model.sizes, call, plan);
   Carver carver(acquire_arena(counter.used()));
@@ -382,11 +385,13 @@ bool run(const PackedModel& model, const Call& call, const Plan& plan) {
   }
   sort_rows(call, space);
   const Job job{model, call, plan, space};
-  if (plan.grid.threads() == 1) {
-    run_thread(job, 0);
-    return true;
-  }
-  return parallel(plan.grid.threads(), [&](std::size_t index) { run_thread(job, index); });
+  if (plan.grid.threads() == 1) return run_thread(job, 0);
+  std::atomic<std::size_t> long_waits{0};
+  const bool ran = parallel(plan.grid.threads(), [&](std::size_t index) {
+    long_waits.fetch_add(run_thread(job, index), std::memory_order_relaxed);
+  });
+  if (!ran) return std::nullopt;
+  return long_waits;
 }
 
 void run(const PackedModel& model, const Call& call) {
@@ -395,11 +400,12 @@ void run(const PackedModel& model, const Call& call) {
   CallShape shape{call.T, call.B, call.max_threads, 0, call.trace_stride != 0};
   if (shape.max_threads > 1) shape.region_microseconds = region_microseconds();
   const Machine machine = machine_with(model.kernels->lanes);
-  if (!run(model, call, make_plan(model.sizes, machine, shape))) {
+  auto long_waits = run(model, call, make_plan(model.sizes, machine, shape));
+  if (!long_waits) {  // the runtime gave fewer threads
     shape.max_threads = 1;
-    run(model, call, make_plan(model.sizes, machine, shape));
+    long_waits = run(model, call, make_plan(model.sizes, machine, shape));
   }
-  if (call.max_threads > 1) call_ended();
+  if (call.max_threads > 1) call_ended(*long_waits);
   release_arena();
 }
 

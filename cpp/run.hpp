@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "pack.hpp"
 #include "plan.hpp"
@@ -37,8 +38,8 @@ struct Call {
 };
 
 void run(const PackedModel& model, const Call& call);
-// The same by a given plan, B > 0. False where the runtime gave fewer threads: nothing is done
-// then.
-bool run(const PackedModel& model, const Call& call, const Plan& plan);
+// The same by a given plan, B > 0. Returns the long waits of its barriers; nothing, and has done
+// nothing, where the runtime gave fewer threads.
+std::optional<std::size_t> run(const PackedModel& model, const Call& call, const Plan& plan);
 
 }  // namespace fastgru

@@ -186,7 +186,7 @@ Result engine(const PackedModel& model, const Case& c, const Plan* plan, bool ra
   call.lengths = ragged ? c.lengths.data() : nullptr;
   call.end_layer = s.num_layers;
   if (plan)
-    check(run(model, call, *plan), "the runtime gives the threads of a plan");
+    check(run(model, call, *plan).has_value(), "the runtime gives the threads of a plan");
   else
     run(model, call);
   return result;
