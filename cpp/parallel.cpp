@@ -232,6 +232,32 @@ double now_microseconds() {
       .count();
 }
 
+// 40 ns on Zen 4; 130 to 700 on a Zen 1 guest whose two cores may or may not share an L3.
+constexpr double kMeasureMeetingEvery = 1e6, kLongCall = 1e3;
+constexpr int kMeetings = 12;
+std::atomic<double> meeting{0.15}, meeting_measured{-1e9};
+
+double measure_meeting() {
+  struct alignas(64) Line {
+    volatile float value;
+  };
+  Line lines[2][4] = {};
+  Arrival arrivals[2];
+  double fastest = 1e9;
+  const bool ran = parallel(2, [&](std::size_t index) {
+    Barrier barrier(arrivals, index, 2);
+    for (int i = 0; i < kMeetings; ++i) {
+      const double begin = now_microseconds();
+      for (Line& line : lines[index]) line.value = static_cast<float>(i);
+      barrier.wait();
+      for (Line& line : lines[1 - index]) (void)line.value;
+      if (index == 0) fastest = std::min(fastest, now_microseconds() - begin);
+      barrier.wait();  // the lines are free to be written again
+    }
+  });
+  return ran ? fastest : std::numeric_limits<double>::infinity();
+}
+
 // The calling thread's calls that might have used threads; times in microseconds.
 struct Rhythm {
   double last_call = -1e9, last_region = -1e9;
@@ -242,12 +268,26 @@ thread_local Rhythm rhythm;
 
 }  // namespace
 
-double region_microseconds() {
-  const double now = now_microseconds();
+namespace {
+double region_cost(double now) {
   if (now < rhythm.pause_until) return std::numeric_limits<double>::infinity();
-  rhythm.row = now - rhythm.last_call < kBackToBack ? rhythm.row + 1 : 0;
   const bool awake = now - rhythm.last_region < kBackToBack;
   return awake || rhythm.row >= kRow ? kHotRegion : kColdRegion;
+}
+}  // namespace
+
+double region_microseconds() {
+  const double now = now_microseconds();
+  rhythm.row = now - rhythm.last_call < kBackToBack ? rhythm.row + 1 : 0;
+  return region_cost(now);
+}
+
+double meeting_microseconds(double estimate) {
+  const double now = now_microseconds();
+  if (now - meeting_measured < kMeasureMeetingEvery) return meeting;
+  if (estimate < kLongCall && region_cost(now) > kHotRegion) return meeting;
+  meeting_measured = now;
+  return meeting = measure_meeting();
 }
 
 void call_ended(std::size_t long_waits) {

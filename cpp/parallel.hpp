@@ -37,6 +37,10 @@ bool parallel(std::size_t threads, Body body) {
 // What a region that starts now will cost the calling thread: see Note [When threads are worth it].
 // Asked once at the beginning of a call that may use threads; call_ended() at its end.
 double region_microseconds();
+// What a meeting of two threads costs each, with a few cache lines that each has written and the
+// other one reads. Measured by two threads, at most once a second and where a call's length (its
+// estimate in microseconds) or a row of calls makes that cheap; else as measured last.
+double meeting_microseconds(double estimate);
 // long_waits: those of the call's barriers, of all threads.
 void call_ended(std::size_t long_waits);
 

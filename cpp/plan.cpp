@@ -29,9 +29,8 @@ constexpr std::size_t kMostUnitsForRows = 32;
 constexpr std::size_t kMostInputForRows = 128;
 constexpr std::size_t kTimeBlockOfRows = 64;
 
-// A step's cost beyond products and gates, and a meeting of threads: a cache line there and back.
+// A step's cost beyond products and gates.
 constexpr double kStepMicroseconds = 0.05;
-constexpr double kMeetMicroseconds = 0.15;
 // Threads that share units all wait for each other in every step.
 constexpr std::size_t kMostUnitGroups = 8;
 // What several threads must promise, since the model is rough and one thread disturbs nobody.
@@ -59,10 +58,10 @@ double read_gigabytes(const Machine& machine, double bytes) {
 }
 
 // Rough microseconds of one thread that runs `directions` directions of the whole stack for `rows`
-// rows and `panels` panels of units.
+// rows and `panels` panels of units, and meets others at a cost of `meeting` microseconds.
 double thread_microseconds(const ModelSizes& s, const Machine& machine, std::size_t T,
                            std::size_t rows, std::size_t panels, std::size_t directions,
-                           bool meets) {
+                           double meeting) {
   const auto n = static_cast<double>(rows);
   const auto units = static_cast<double>(panels * kPanel);
   const auto hidden = static_cast<double>(s.hidden_size);
@@ -74,7 +73,7 @@ double thread_microseconds(const ModelSizes& s, const Machine& machine, std::siz
     const double read = 1e-3 * bytes / read_gigabytes(machine, bytes);
     step += std::max(6 * n * units * hidden * flop, read) + 6 * n * units * inputs * flop +
             150 * n * units * flop + kStepMicroseconds;
-    if (meets) step += kMeetMicroseconds * (s.reset_after ? 1 : 2);
+    step += meeting * (s.reset_after ? 1 : 2);
   }
   return static_cast<double>(T) * static_cast<double>(directions) * step;
 }
@@ -84,14 +83,15 @@ Grid choose_grid(const ModelSizes& sizes, const Machine& machine, const CallShap
   Grid grid;
   if (shape.max_threads <= 1) return grid;
   const std::size_t P = sizes.panels(), D = sizes.num_directions;
-  const double alone = thread_microseconds(sizes, machine, shape.T, shape.B, P, D, false);
+  const double alone = thread_microseconds(sizes, machine, shape.T, shape.B, P, D, 0);
   double best = alone * kWorthThreads - shape.region_microseconds;
   for (std::size_t directions = 1; directions <= D; ++directions)
     for (std::size_t units = 1; units <= std::min(P, kMostUnitGroups); ++units) {
       const std::size_t rows = std::min(shape.max_threads / (directions * units), shape.B);
       if (rows * directions * units <= 1) continue;
       const double cost = thread_microseconds(sizes, machine, shape.T, divided_up(shape.B, rows),
-                                              divided_up(P, units), D / directions, units > 1);
+                                              divided_up(P, units), D / directions,
+                                              units > 1 ? shape.meeting_microseconds : 0);
       if (cost >= best) continue;
       best = cost;
       grid = {rows, directions, units};

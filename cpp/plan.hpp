@@ -23,7 +23,10 @@ struct CallShape {
   std::size_t T = 0;
   std::size_t B = 0;
   std::size_t max_threads = 1;
-  double region_microseconds = 0;  // what starting threads costs now: see parallel.hpp
+  // What starting threads costs now, and what threads that share units lose in each step by telling
+  // each other: see parallel.hpp.
+  double region_microseconds = 0;
+  double meeting_microseconds = 0;
   bool traced = false;
 };
 

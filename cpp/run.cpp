@@ -397,8 +397,16 @@ std::optional<std::size_t> run(const PackedModel& model, const Call& call, const
 void run(const PackedModel& model, const Call& call) {
   if (call.B == 0) return;
   assert(call.first_layer < call.end_layer && call.end_layer <= model.sizes.num_layers);
-  CallShape shape{call.T, call.B, call.max_threads, 0, call.trace_stride != 0};
-  if (shape.max_threads > 1) shape.region_microseconds = region_microseconds();
+  CallShape shape;
+  shape.T = call.T;
+  shape.B = call.B;
+  shape.max_threads = call.max_threads;
+  shape.traced = call.trace_stride != 0;
+  if (shape.max_threads > 1) {
+    shape.region_microseconds = region_microseconds();
+    shape.meeting_microseconds =
+        meeting_microseconds(estimate_microseconds(model.sizes, call.T, call.B));
+  }
   const Machine machine = machine_with(model.kernels->lanes);
   auto long_waits = run(model, call, make_plan(model.sizes, machine, shape));
   if (!long_waits) {  // the runtime gave fewer threads

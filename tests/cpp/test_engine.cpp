@@ -403,13 +403,15 @@ void test_threads() {
   small.input_size = small.hidden_size = 64;
   small.num_layers = 1;
   const Machine machine = machine_with(8);
-  check(make_plan(small, machine, {1, 1, 8, 2}).grid.threads() == 1,
+  check(make_plan(small, machine, {1, 1, 8, 2, 0.2}).grid.threads() == 1,
         "a small call stays on one thread");
-  check(make_plan(small, machine, {1000, 64, 2, 2}).grid.threads() == 2,
+  check(make_plan(small, machine, {1000, 64, 2, 2, 0.2}).grid.threads() == 2,
         "a large batch uses the threads it may");
-  check(make_plan(small, machine, {1000, 1, 2, 2}).grid.units == 2,
+  check(make_plan(small, machine, {1000, 1, 2, 2, 0.2}).grid.units == 2,
         "a long sequence is shared by units");
-  check(make_plan(small, machine, {100, 1, 2, 1000}).grid.threads() == 1,
+  check(make_plan(small, machine, {1000, 1, 2, 2, 10}).grid.threads() == 1,
+        "where meeting costs more than sharing gains, one thread works");
+  check(make_plan(small, machine, {100, 1, 2, 1000, 0.2}).grid.threads() == 1,
         "where waking threads costs more than it gains, one thread works");
 }
 
