@@ -154,7 +154,6 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   Plan plan;
   plan.grid = grid;
   plan.rows_in_lanes = rows_in_lanes;
-  plan.fused = shape.T == 1 && !rows_in_lanes;
   // One line more than the row: at H = 1024 rows would otherwise share one set of L1.
   plan.state_stride = sizes.panels() * kPanel + kPanel;
 
@@ -166,6 +165,8 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   }
   plan.row_block = even_blocks(divided_up(shape.B, grid.rows), most);
   if (rows_in_lanes) plan.row_block = round_up(plan.row_block, 2 * machine.lanes);
+  // More rows than a tile or two would read both matrices' panels by turns, again and again.
+  plan.fused = shape.T == 1 && !rows_in_lanes && plan.row_block <= kMinRowBlock;
   const std::size_t longest =
       rows_in_lanes ? kTimeBlockOfRows : kGatesBytes / (row_bytes * plan.row_block);
   plan.time_block = std::clamp<std::size_t>(longest, 1, std::max<std::size_t>(1, shape.T));

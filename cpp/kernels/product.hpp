@@ -79,24 +79,43 @@ FASTGRU_INLINE Accumulators<V, R * C * G> product(const float* bias, const float
   sum_chains(acc, reduction, terms,
              [&](Accumulators<V, R * C * G>& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
                for (size_t k = begin; k < end; ++k) {
-                 V weight[C][G];
-                 FASTGRU_UNROLL
-                 for (int c = 0; c < C; ++c) {
+                 const auto weight = [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+                   V v = V::load(w[c] + k * (G * kPanel) + g * kPanel);
+                   if (R > 1) pin(v);
+                   return v;
+                 };
+                 const auto add = [&](int r, int c, int g, V v, V x) FASTGRU_INLINE_LAMBDA {
+                   V& a = sum.v[(r * C + c) * G + g];
+                   a = fma(v, x, a);
+                 };
+                 // The fewer of weights and inputs stay in registers while the others pass by.
+                 if constexpr (R <= C * G) {
+                   V x[R];
                    FASTGRU_UNROLL
-                   for (int g = 0; g < G; ++g) {
-                     weight[c][g] = V::load(w[c] + k * (G * kPanel) + g * kPanel);
-                     if (R > 1) pin(weight[c][g]);
-                   }
-                 }
-                 FASTGRU_UNROLL
-                 for (int r = 0; r < R; ++r) {
-                   const V x = V::broadcast(in[r] + k);
+                   for (int r = 0; r < R; ++r) x[r] = V::broadcast(in[r] + k);
                    FASTGRU_UNROLL
                    for (int c = 0; c < C; ++c) {
                      FASTGRU_UNROLL
                      for (int g = 0; g < G; ++g) {
-                       V& a = sum.v[(r * C + c) * G + g];
-                       a = fma(weight[c][g], x, a);
+                       const V v = weight(c, g);
+                       FASTGRU_UNROLL
+                       for (int r = 0; r < R; ++r) add(r, c, g, v, x[r]);
+                     }
+                   }
+                 } else {
+                   V v[C][G];
+                   FASTGRU_UNROLL
+                   for (int c = 0; c < C; ++c) {
+                     FASTGRU_UNROLL
+                     for (int g = 0; g < G; ++g) v[c][g] = weight(c, g);
+                   }
+                   FASTGRU_UNROLL
+                   for (int r = 0; r < R; ++r) {
+                     const V x = V::broadcast(in[r] + k);
+                     FASTGRU_UNROLL
+                     for (int c = 0; c < C; ++c) {
+                       FASTGRU_UNROLL
+                       for (int g = 0; g < G; ++g) add(r, c, g, v[c][g], x);
                      }
                    }
                  }

@@ -262,6 +262,7 @@ void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragg
         if (grid.rows > B || grid.directions > sizes.num_directions || grid.units > sizes.panels())
           continue;
         if (rows_in_lanes && grid.units > 1) continue;
+        if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
         const Plan plan = make_plan(sizes, machine, {T, B}, grid, rows_in_lanes);
         check(engine(packed, c, &plan) == got,
               name + ": same bits by plan " + std::to_string(grid.rows) + " x " +
@@ -398,6 +399,7 @@ void test_threads() {
     }
     ++ended;
   });
+  if (openmp_runtime() == std::string("none")) std::printf("SKIPPED: threads, without OpenMP\n");
   check(ended == (ran ? 4 : 0), "a body runs on all threads or not at all");
   ModelSizes small;
   small.input_size = small.hidden_size = 64;
