@@ -30,8 +30,20 @@ struct Vec {
   static FASTGRU_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
   static FASTGRU_INLINE Vec set(float x) { return {_mm256_set1_ps(x)}; }
   FASTGRU_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
-  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n < lanes
-    _mm256_maskstore_ps(p, mask(n), v);
+  // 0 < n < lanes. Not maskstore, which is slow on AMD (Zen 1: 64 rows at H = 4 took 8% longer).
+  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {
+    __m128 x = _mm256_castps256_ps128(v);
+    if (n & 4) {
+      _mm_storeu_ps(p, x);
+      x = _mm256_extractf128_ps(v, 1);
+      p += 4;
+    }
+    if (n & 2) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(p), x);
+      x = _mm_movehl_ps(x, x);
+      p += 2;
+    }
+    if (n & 1) _mm_store_ss(p, x);
   }
   static FASTGRU_INLINE __m256i mask(std::size_t n) {
     const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
