@@ -1,0 +1,71 @@
+// What the files of the Python module share beside arrays: the model and the rules of the GIL.
+//
+// Note [GIL]
+// Taking the GIL back under contention costs far more than a small step, so it is released only
+// around calls estimated at more than 10 us.
+#pragma once
+
+#include <cxxabi.h>
+#include <pybind11/pybind11.h>
+
+#include <chrono>
+#include <memory>
+#include <thread>
+
+#include "bindings_arrays.hpp"
+#include "pack.hpp"
+#include "parallel.hpp"
+#include "plan.hpp"
+
+namespace fastgru {
+
+constexpr double kReleaseGilFrom = 10.0;  // microseconds, see Note [GIL]
+
+// fastgru._core.Model.
+struct Model {
+  std::shared_ptr<const PackedModel> packed;
+};
+
+// Adds fastgru._core.Stream.
+void bind_stream(py::module_& m);
+
+// The threads of a call estimated at this many microseconds. Asking for the affinity costs a system
+// call: not for calls that stay on one thread.
+inline std::size_t threads_for(double microseconds, std::size_t requested) {
+  return microseconds < kParallelFrom ? 1 : threads_to_use(requested);
+}
+
+// Note [Daemon threads]
+// When the interpreter ends, CPython (before 3.14) ends a daemon thread that asks for the GIL with
+// pthread_exit(), whose unwinding would meet pybind11's noexcept destructor and abort the process.
+// The thread waits for the end instead, as it does from Python 3.14 on.
+class ReleasedGil {
+ public:
+  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  ~ReleasedGil() {
+#if defined(__GLIBCXX__)  // elsewhere pthread_exit() does not unwind
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (abi::__forced_unwind&) {
+      while (true) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+#else
+    PyEval_RestoreThread(state_);
+#endif
+  }
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+// Runs work(), estimated at this many microseconds, with the GIL released if it is long.
+template <class Work>
+void compute(double microseconds, Work work) {
+  if (microseconds < kReleaseGilFrom) return work();
+  const ReleasedGil released;
+  work();
+}
+
+}  // namespace fastgru

@@ -1,0 +1,113 @@
+#include "bindings_arrays.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+
+namespace fastgru {
+
+std::string shape_text(const py::array& a) {
+  std::string text = "(";
+  for (py::ssize_t i = 0; i < a.ndim(); ++i) text += (i ? ", " : "") + std::to_string(a.shape(i));
+  return text + (a.ndim() == 1 ? ",)" : ")");
+}
+
+void wrong_shape(const char* name, const std::string& expected, const py::array& got) {
+  throw ShapeError(std::string(name) + ": expected " + expected + ", got " + shape_text(got));
+}
+
+std::string tuple_text(std::initializer_list<std::size_t> sizes) {
+  std::string text = "(";
+  for (const std::size_t size : sizes) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  return text + (sizes.size() == 1 ? ",)" : ")");
+}
+
+bool has_shape(const py::array& a, std::initializer_list<std::size_t> sizes) {
+  if (static_cast<std::size_t>(a.ndim()) != sizes.size()) return false;
+  py::ssize_t i = 0;
+  for (const std::size_t size : sizes)
+    if (static_cast<std::size_t>(a.shape(i++)) != size) return false;
+  return true;
+}
+
+void check_view(const py::array& a, const char* name) {
+  check_type<float>(a, name);
+  if (a.size() == 0) return;  // NumPy may give such an array any strides
+  const bool aligned = (a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+  const py::ssize_t last = a.ndim() - 1;
+  if (!aligned || (last >= 0 && a.shape(last) > 1 && a.strides(last) != sizeof(float)))
+    throw py::value_error(std::string(name) +
+                          ": expected aligned float32 with a contiguous last axis");
+}
+
+const float* contiguous(const py::array& a, const char* name) {
+  check_type<float>(a, name);
+  if (!(a.flags() & py::array::c_style))
+    throw py::value_error(std::string(name) + ": expected a C-contiguous array");
+  return static_cast<const float*>(a.data());
+}
+
+// By NumPy itself, which refuses sizes that overflow (pybind11's constructor computes strides
+// first, unchecked).
+py::array_t<float> new_array(std::initializer_list<std::size_t> sizes) {
+  std::array<Py_intptr_t, 5> shape{};
+  assert(sizes.size() <= shape.size());
+  std::copy(sizes.begin(), sizes.end(), shape.begin());
+  const auto& numpy = py::detail::npy_api::get();
+  PyObject* array = numpy.PyArray_NewFromDescr_(
+      numpy.PyArray_Type_, py::dtype::of<float>().release().ptr(), static_cast<int>(sizes.size()),
+      shape.data(), nullptr, nullptr, 0, nullptr);
+  if (!array) throw py::error_already_set();
+  return py::reinterpret_steal<py::array_t<float>>(array);
+}
+
+py::array_t<float> Sequences::make(std::size_t width) const {
+  if (!batched) return new_array({T, width});
+  return batch_first ? new_array({B, T, width}) : new_array({T, B, width});
+}
+
+bool Sequences::fits(const py::array& a, std::size_t width) const {
+  if (!batched) return has_shape(a, {T, width});
+  return batch_first ? has_shape(a, {B, T, width}) : has_shape(a, {T, B, width});
+}
+
+Sequences sequences_of(const py::array& x, const char* name, std::size_t input, bool batch_first) {
+  check_view(x, name);
+  const auto size = [&](py::ssize_t axis) { return static_cast<std::size_t>(x.shape(axis)); };
+  if (x.ndim() == 2 && size(1) == input) return {size(0), 1, false, batch_first};
+  if (x.ndim() == 3 && size(2) == input)
+    return batch_first ? Sequences{size(1), size(0), true, true}
+                       : Sequences{size(0), size(1), true, false};
+  const std::string i = std::to_string(input);
+  wrong_shape(name, (batch_first ? "(B, T, " : "(T, B, ") + i + ") or (T, " + i + ")", x);
+}
+
+const float* initial_state(const std::optional<py::array>& h_0, const Sequences& s,
+                           std::size_t layers, std::size_t hidden) {
+  if (!h_0) return nullptr;
+  if (s.batched && !has_shape(*h_0, {layers, s.B, hidden}))
+    wrong_shape("h_0", tuple_text({layers, s.B, hidden}), *h_0);
+  if (!s.batched && !has_shape(*h_0, {layers, hidden}))
+    wrong_shape("h_0", tuple_text({layers, hidden}), *h_0);
+  return contiguous(*h_0, "h_0");
+}
+
+std::vector<std::int64_t> checked_lengths(const std::optional<py::array>& lengths,
+                                          const Sequences& s) {
+  if (!lengths) return {};
+  check_type<std::int64_t>(*lengths, "lengths");
+  if (!s.batched)
+    throw ShapeError("lengths: expected a batch of sequences, got unbatched x (T, I)");
+  if (!has_shape(*lengths, {s.B})) wrong_shape("lengths", tuple_text({s.B}), *lengths);
+  if (!(lengths->flags() & py::array::c_style))
+    throw py::value_error("lengths: expected a C-contiguous array");
+  const auto* data = static_cast<const std::int64_t*>(lengths->data());
+  const std::vector<std::int64_t> copy(data, data + s.B);
+  for (std::size_t b = 0; b < s.B; ++b)
+    if (copy[b] < 0 || static_cast<std::uint64_t>(copy[b]) > s.T)
+      throw py::value_error("lengths[" + std::to_string(b) + "]: expected 0 <= length <= " +
+                            std::to_string(s.T) + ", got " + std::to_string(copy[b]));
+  return copy;
+}
+
+}  // namespace fastgru

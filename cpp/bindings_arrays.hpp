@@ -1,0 +1,79 @@
+// What the bindings share about arrays: checks of what a user passes, the errors they raise, and
+// new arrays for results. Refuses to convert anything: that is python/fastgru/arrays.py's.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "run.hpp"
+
+namespace fastgru {
+
+namespace py = pybind11;
+
+// fastgru.ShapeError in Python.
+struct ShapeError : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+std::string shape_text(const py::array& a);
+std::string tuple_text(std::initializer_list<std::size_t> sizes);
+[[noreturn]] void wrong_shape(const char* name, const std::string& expected, const py::array& got);
+
+bool has_shape(const py::array& a, std::initializer_list<std::size_t> sizes);
+
+// TypeError for another dtype.
+template <class T>
+void check_type(const py::array& a, const char* name) {
+  if (!py::isinstance<py::array_t<T>>(a))
+    throw py::type_error(std::string(name) + ": expected " +
+                         py::str(py::dtype::of<T>()).cast<std::string>() + ", got " +
+                         py::str(a.dtype()).cast<std::string>());
+}
+
+// Aligned float32 whose last axis is contiguous: what a SequenceView can describe.
+void check_view(const py::array& a, const char* name);
+
+// The data of a C-contiguous float32 array.
+const float* contiguous(const py::array& a, const char* name);
+
+// Uninitialised, C-contiguous.
+py::array_t<float> new_array(std::initializer_list<std::size_t> sizes);
+
+// In floats.
+inline std::ptrdiff_t stride(const py::array& a, py::ssize_t axis) {
+  return a.strides(axis) / static_cast<std::ptrdiff_t>(sizeof(float));
+}
+
+// A batch of sequences in the user's layout: (T, B, width), (B, T, width) or (T, width).
+struct Sequences {
+  std::size_t T, B;
+  bool batched, batch_first;
+
+  template <class T>
+  SequenceView<T> view(T* data, const py::array& a) const {
+    if (!batched) return {data, stride(a, 0), 0};
+    return {data, stride(a, batch_first ? 1 : 0), stride(a, batch_first ? 0 : 1)};
+  }
+  py::array_t<float> make(std::size_t width) const;
+  bool fits(const py::array& a, std::size_t width) const;
+};
+
+Sequences sequences_of(const py::array& x, const char* name, std::size_t input, bool batch_first);
+
+// [layers, B, H], or null: zeros.
+const float* initial_state(const std::optional<py::array>& h_0, const Sequences& s,
+                           std::size_t layers, std::size_t hidden);
+
+// A copy: the user's array may change while the GIL is released.
+std::vector<std::int64_t> checked_lengths(const std::optional<py::array>& lengths,
+                                          const Sequences& s);
+
+}  // namespace fastgru

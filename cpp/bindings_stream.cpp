@@ -1,0 +1,163 @@
+// fastgru._core.Stream: live sequences, one user at a time.
+#include <pybind11/stl.h>
+
+#include <memory>
+
+#include "bindings.hpp"
+#include "stream.hpp"
+
+namespace fastgru {
+namespace {
+
+// Holds a stream for one call.
+class Busy {
+ public:
+  explicit Busy(Stream& stream) : stream_(stream) {
+    if (!stream.try_acquire())
+      throw std::runtime_error("this stream is running in another thread: use a stream a thread");
+  }
+  ~Busy() { stream_.release(); }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+ private:
+  Stream& stream_;
+};
+
+std::unique_ptr<Stream> make_stream(const Model& model, std::size_t batch_size,
+                                    const std::optional<py::array>& h_0) {
+  const ModelSizes& sizes = model.packed->sizes;
+  if (sizes.num_directions != 1)
+    throw py::value_error(
+        "stream: the model is bidirectional; its reverse direction starts at the end "
+        "of a sequence, which a stream has not seen");
+  if (h_0 && !has_shape(*h_0, {sizes.num_layers, batch_size, sizes.hidden_size}))
+    wrong_shape("h_0", tuple_text({sizes.num_layers, batch_size, sizes.hidden_size}), *h_0);
+  return std::make_unique<Stream>(model.packed, batch_size,
+                                  h_0 ? contiguous(*h_0, "h_0") : nullptr);
+}
+
+// The bytes [first, second) that an array's elements lie in.
+std::pair<const char*, const char*> extent(const py::array& a) {
+  const char* low = static_cast<const char*>(a.data());
+  const char* high = low + a.itemsize();
+  for (py::ssize_t i = 0; i < a.ndim(); ++i) {
+    if (a.shape(i) == 0) return {low, low};
+    (a.strides(i) < 0 ? low : high) += (a.shape(i) - 1) * a.strides(i);
+  }
+  return {low, high};
+}
+
+// The user's `out`, checked, or a new array. text: the shape expected, for the message.
+template <class Fits, class Make>
+py::array_t<float> output(const std::optional<py::array>& out, const py::array& x, Fits fits,
+                          Make make) {
+  if (!out) return make();
+  const auto refuse = [](const std::string& why) { throw py::value_error("out: " + why); };
+  if (!fits(*out)) refuse("expected " + shape_text(make()) + ", got " + shape_text(*out));
+  if (!py::isinstance<py::array_t<float>>(*out))
+    refuse("expected float32, got " + py::str(out->dtype()).cast<std::string>());
+  if (!(out->flags() & py::array::c_style) ||
+      !(out->flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+    refuse("expected an aligned C-contiguous array");
+  if (!out->writeable()) refuse("expected a writable array, got a read-only one");
+  const auto a = extent(*out), b = extent(x);
+  if (a.first < b.second && b.first < a.second) refuse("overlaps the input");
+  return py::reinterpret_borrow<py::array_t<float>>(*out);
+}
+
+py::array_t<float> advance(Stream& stream, const Sequences& s, SequenceView<const float> from,
+                           SequenceView<float> to, py::array_t<float> y, std::size_t num_threads) {
+  const double microseconds = estimate_microseconds(stream.model().sizes, s.T, s.B);
+  const std::size_t threads = threads_for(microseconds, num_threads);
+  const Busy busy(stream);
+  compute(microseconds, [&] { stream.advance(s.T, from, to, threads); });
+  return y;
+}
+
+py::array_t<float> step(Stream& stream, const py::array& x, const std::optional<py::array>& out,
+                        std::size_t num_threads) {
+  const ModelSizes& sizes = stream.model().sizes;
+  const std::size_t B = stream.batch_size(), input = sizes.input_size, hidden = sizes.hidden_size;
+  check_view(x, "x_t");
+  const bool single = B == 1 && has_shape(x, {input});
+  if (!single && !has_shape(x, {B, input}))
+    wrong_shape("x_t", tuple_text({B, input}) + (B == 1 ? " or " + tuple_text({input}) : ""), x);
+  const auto make = [&] { return single ? new_array({hidden}) : new_array({B, hidden}); };
+  const auto fits = [&](const py::array& a) {
+    return single ? has_shape(a, {hidden}) : has_shape(a, {B, hidden});
+  };
+  py::array_t<float> y = output(out, x, fits, make);
+  float* const data = y.mutable_data();
+  return advance(stream, {1, B, true, false},
+                 {static_cast<const float*>(x.data()), 0, single ? 0 : stride(x, 0)},
+                 {data, 0, static_cast<std::ptrdiff_t>(hidden)}, std::move(y), num_threads);
+}
+
+py::array_t<float> run_stream(Stream& stream, const py::array& x,
+                              const std::optional<py::array>& out, bool batch_first,
+                              std::size_t num_threads) {
+  const ModelSizes& sizes = stream.model().sizes;
+  const Sequences s = sequences_of(x, "chunk", sizes.input_size, batch_first);
+  if (s.B != stream.batch_size() || (!s.batched && stream.batch_size() != 1)) {
+    const std::string b = std::to_string(stream.batch_size()), i = std::to_string(sizes.input_size);
+    wrong_shape("chunk", batch_first ? "(" + b + ", T, " + i + ")" : "(T, " + b + ", " + i + ")",
+                x);
+  }
+  py::array_t<float> y = output(
+      out, x, [&](const py::array& a) { return s.fits(a, sizes.hidden_size); },
+      [&] { return s.make(sizes.hidden_size); });
+  const SequenceView<float> to = s.view(y.mutable_data(), y);
+  return advance(stream, s, s.view(static_cast<const float*>(x.data()), x), to, std::move(y),
+                 num_threads);
+}
+
+py::array_t<float> get_state(Stream& stream) {
+  const ModelSizes& sizes = stream.model().sizes;
+  const Busy busy(stream);
+  py::array_t<float> state = new_array({sizes.num_layers, stream.batch_size(), sizes.hidden_size});
+  std::copy_n(stream.state(), state.size(), state.mutable_data());
+  return state;
+}
+
+void set_state(Stream& stream, const py::array& state) {
+  const ModelSizes& sizes = stream.model().sizes;
+  if (!has_shape(state, {sizes.num_layers, stream.batch_size(), sizes.hidden_size}))
+    wrong_shape("state", tuple_text({sizes.num_layers, stream.batch_size(), sizes.hidden_size}),
+                state);
+  const float* data = contiguous(state, "state");
+  const Busy busy(stream);
+  stream.set_state(data);
+}
+
+void reset(Stream& stream, const std::optional<std::vector<std::int64_t>>& rows) {
+  const Busy busy(stream);
+  if (!rows) return stream.reset();
+  for (const std::int64_t row : *rows)
+    if (row < 0 || static_cast<std::uint64_t>(row) >= stream.batch_size())
+      throw py::index_error("rows: expected 0 <= row < " + std::to_string(stream.batch_size()) +
+                            ", got " + std::to_string(row));
+  for (const std::int64_t row : *rows) stream.reset_row(static_cast<std::size_t>(row));
+}
+
+std::unique_ptr<Stream> copy_stream(Stream& stream) {
+  const Busy busy(stream);
+  return std::make_unique<Stream>(stream);
+}
+
+}  // namespace
+
+void bind_stream(py::module_& m) {
+  py::class_<Stream>(m, "Stream")
+      .def(py::init(&make_stream), py::arg("model"), py::arg("batch_size"), py::arg("h_0"))
+      .def("step", &step, py::arg("x"), py::arg("out"), py::arg("num_threads") = 0)
+      .def("run", &run_stream, py::arg("x"), py::arg("out"), py::arg("batch_first"),
+           py::arg("num_threads"))
+      .def("get_state", &get_state)
+      .def("set_state", &set_state, py::arg("state"))
+      .def("reset", &reset, py::arg("rows"))
+      .def("copy", &copy_stream)
+      .def_property_readonly("batch_size", &Stream::batch_size);
+}
+
+}  // namespace fastgru
