@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings_shortcut.hpp"
 #include "dispatch.hpp"
 
 using namespace fastgru;
@@ -139,6 +140,35 @@ py::tuple run_model(const Model& model, const py::array& x, const std::optional<
   return py::make_tuple(std::move(y), std::move(h_n));
 }
 
+// Note [Shortcut] for fastgru.GRU.__call__, whose `self` holds its _core.Model as `_model`.
+PyObject* plain_call(PyObject* const* args, std::size_t count, PyObject* names) try {
+  static PyObject* const model_name = PyUnicode_InternFromString("_model");
+  static PyObject* const batch_first_name = PyUnicode_InternFromString("_batch_first");
+  static PyObject* const h_0_name = PyUnicode_InternFromString("h_0");
+  const std::size_t named = names ? static_cast<std::size_t>(PyTuple_GET_SIZE(names)) : 0;
+  if (count < 2 || count + named > 3 || !is_plain(args[1])) return nullptr;
+  if (named && PyTuple_GET_ITEM(names, 0) != h_0_name) return nullptr;
+  std::optional<py::array> h_0;
+  if (count + named == 3 && args[2] != Py_None) {
+    if (!is_plain(args[2])) return nullptr;
+    h_0 = py::reinterpret_borrow<py::array>(args[2]);
+  }
+  const auto attribute = [&](PyObject* name) {
+    return py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], name));
+  };
+  const py::object held = attribute(model_name), batch_first = attribute(batch_first_name);
+  const auto* const model = plain_object<Model>(held.ptr());
+  if (!model || !batch_first) return nullptr;
+  const auto x = py::reinterpret_borrow<py::array>(args[1]);
+  // The number of threads is Python's: a call that may use several goes there. As many steps of one
+  // row would cost at least as much.
+  const std::size_t steps = static_cast<std::size_t>(x.size()) / model->packed->sizes.input_size;
+  if (estimate_microseconds(model->packed->sizes, steps, 1) >= kParallelFrom) return nullptr;
+  return run_model(*model, x, h_0, std::nullopt, batch_first.ptr() == Py_True, 1).release().ptr();
+} catch (const std::exception&) {  // nothing has changed: the Python function raises it again
+  return nullptr;
+}
+
 py::array_t<float> trace_layer(const Model& model, std::size_t layer, const py::array& x,
                                const std::optional<py::array>& h_0) {
   const ModelSizes& sizes = model.packed->sizes;
@@ -214,6 +244,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("batch_first"), py::arg("num_threads"))
       .def("trace_layer", &trace_layer, py::arg("layer"), py::arg("x"), py::arg("h_0"));
 
+  bind_shortcut(m, "shortcut_call", &plain_call);
   bind_stream(m);
 
   m.def("isa_levels", [] {

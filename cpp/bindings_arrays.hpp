@@ -29,6 +29,22 @@ std::string tuple_text(std::initializer_list<std::size_t> sizes);
 
 bool has_shape(const py::array& a, std::initializer_list<std::size_t> sizes);
 
+// NumPy's own float32 dtype object, borrowed.
+inline PyObject* float32() {
+  static PyObject* const dtype = py::dtype::of<float>().release().ptr();
+  return dtype;
+}
+
+// An exact np.ndarray of NumPy's own float32 dtype object, C-contiguous and aligned: what a
+// Shortcut takes as it is.
+inline bool is_plain(PyObject* object) {
+  static PyTypeObject* const array = py::detail::npy_api::get().PyArray_Type_;
+  constexpr int flags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if (Py_TYPE(object) != array) return false;
+  const auto* proxy = py::detail::array_proxy(object);
+  return proxy->descr == float32() && (proxy->flags & flags) == flags;
+}
+
 // TypeError for another dtype.
 template <class T>
 void check_type(const py::array& a, const char* name) {

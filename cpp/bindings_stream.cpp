@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "bindings.hpp"
+#include "bindings_shortcut.hpp"
 #include "stream.hpp"
 
 namespace fastgru {
@@ -48,6 +49,11 @@ std::pair<const char*, const char*> extent(const py::array& a) {
   return {low, high};
 }
 
+bool overlap(const py::array& x, const py::array& y) {
+  const auto a = extent(x), b = extent(y);
+  return a.first < b.second && b.first < a.second;
+}
+
 // The user's `out`, checked, or a new array. text: the shape expected, for the message.
 template <class Fits, class Make>
 py::array_t<float> output(const std::optional<py::array>& out, const py::array& x, Fits fits,
@@ -55,14 +61,13 @@ py::array_t<float> output(const std::optional<py::array>& out, const py::array& 
   if (!out) return make();
   const auto refuse = [](const std::string& why) { throw py::value_error("out: " + why); };
   if (!fits(*out)) refuse("expected " + shape_text(make()) + ", got " + shape_text(*out));
-  if (!py::isinstance<py::array_t<float>>(*out))
+  if (!is_plain(out->ptr()) && !py::isinstance<py::array_t<float>>(*out))
     refuse("expected float32, got " + py::str(out->dtype()).cast<std::string>());
   if (!(out->flags() & py::array::c_style) ||
       !(out->flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
     refuse("expected an aligned C-contiguous array");
   if (!out->writeable()) refuse("expected a writable array, got a read-only one");
-  const auto a = extent(*out), b = extent(x);
-  if (a.first < b.second && b.first < a.second) refuse("overlaps the input");
+  if (overlap(*out, x)) refuse("overlaps the input");
   return py::reinterpret_borrow<py::array_t<float>>(*out);
 }
 
@@ -92,6 +97,28 @@ py::array_t<float> step(Stream& stream, const py::array& x, const std::optional<
   return advance(stream, {1, B, true, false},
                  {static_cast<const float*>(x.data()), 0, single ? 0 : stride(x, 0)},
                  {data, 0, static_cast<std::ptrdiff_t>(hidden)}, std::move(y), num_threads);
+}
+
+// Note [Shortcut] for fastgru.Stream.step, whose `self` holds its _core.Stream as `_core`.
+PyObject* plain_step(PyObject* const* args, std::size_t count, PyObject* names) try {
+  static PyObject* const core_name = PyUnicode_InternFromString("_core");
+  static PyObject* const out_name = PyUnicode_InternFromString("out");
+  const py::ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+  if (count != 2 || named > 1 || !is_plain(args[1])) return nullptr;
+  std::optional<py::array> out;
+  if (named == 1) {
+    if (PyTuple_GET_ITEM(names, 0) != out_name || !is_plain(args[2])) return nullptr;
+    out = py::reinterpret_borrow<py::array>(args[2]);
+  }
+  const auto core = py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], core_name));
+  auto* const stream = plain_object<Stream>(core.ptr());
+  // The number of threads is Python's: a step that may use several goes there.
+  if (!stream ||
+      estimate_microseconds(stream->model().sizes, 1, stream->batch_size()) >= kParallelFrom)
+    return nullptr;
+  return step(*stream, py::reinterpret_borrow<py::array>(args[1]), out, 1).release().ptr();
+} catch (const std::exception&) {  // nothing has changed: the Python function raises it again
+  return nullptr;
 }
 
 py::array_t<float> run_stream(Stream& stream, const py::array& x,
@@ -158,6 +185,7 @@ void bind_stream(py::module_& m) {
       .def("reset", &reset, py::arg("rows"))
       .def("copy", &copy_stream)
       .def_property_readonly("batch_size", &Stream::batch_size);
+  bind_shortcut(m, "shortcut_step", &plain_step);
 }
 
 }  // namespace fastgru

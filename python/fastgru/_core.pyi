@@ -4,14 +4,16 @@ Everything here checks shapes (`ShapeError`) but converts nothing: arrays are fl
 otherwise, with any strides as long as the last axis is contiguous and elements are aligned.
 """
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 __version__: str
 
@@ -80,6 +82,10 @@ class Stream:
     @property
     def batch_size(self) -> int: ...
 
+# Decorators for Python methods, which take plain calls in C: see Note [Shortcut] in
+# cpp/bindings_shortcut.hpp.
+def shortcut_call(function: Function) -> Function: ...  # fastgru.GRU.__call__
+def shortcut_step(function: Function) -> Function: ...  # fastgru.Stream.step
 def isa_levels() -> list[tuple[str, bool]]:
     """Names compiled into this build, best first, each with whether this CPU can run it."""
 

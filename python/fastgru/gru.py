@@ -194,6 +194,7 @@ class GRU:
     def __call__(
         self, x: ArrayLike, h_0: ArrayLike | None = None, *, lengths: ArrayLike | None = None
     ) -> tuple[Float32Array, Float32Array]: ...
+    @_core.shortcut_call
     def __call__(
         self, x: Any, h_0: ArrayLike | None = None, *, lengths: ArrayLike | None = None
     ) -> tuple[Any, Float32Array]:

@@ -1,0 +1,87 @@
+#include "bindings_shortcut.hpp"
+
+#include <structmember.h>
+
+#include <cstddef>
+
+namespace fastgru {
+namespace {
+
+// Made once for a decorated method; lives as long as its class.
+struct Shortcut {
+  PyObject_HEAD vectorcallfunc call;
+  Plain plain;
+  PyObject* function;
+  PyObject* dict;  // __wrapped__, __doc__ and the rest, by functools.update_wrapper
+};
+
+PyObject* call(PyObject* self, PyObject* const* args, std::size_t count, PyObject* names) {
+  const auto* shortcut = reinterpret_cast<Shortcut*>(self);
+  PyObject* result = shortcut->plain(args, PyVectorcall_NARGS(count), names);
+  if (result) return result;
+  PyErr_Clear();
+  return PyObject_Vectorcall(shortcut->function, args, count, names);
+}
+
+// As a function's: a method of the object it is read from.
+PyObject* bind(PyObject* self, PyObject* object, PyObject*) {
+  return object ? PyMethod_New(self, object) : Py_NewRef(self);
+}
+
+PyObject* describe(PyObject* self) {
+  return PyObject_Repr(reinterpret_cast<Shortcut*>(self)->function);
+}
+
+void destroy(PyObject* self) {
+  PyTypeObject* const type = Py_TYPE(self);
+  Py_XDECREF(reinterpret_cast<Shortcut*>(self)->function);
+  Py_XDECREF(reinterpret_cast<Shortcut*>(self)->dict);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+py::object make_type() {
+  static PyMemberDef members[] = {
+      {"__vectorcalloffset__", T_PYSSIZET, offsetof(Shortcut, call), READONLY, nullptr},
+      {"__dictoffset__", T_PYSSIZET, offsetof(Shortcut, dict), READONLY, nullptr},
+      {}};
+  static PyGetSetDef attributes[] = {
+      {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr}, {}};
+  static PyType_Slot slots[] = {{Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
+                                {Py_tp_descr_get, reinterpret_cast<void*>(bind)},
+                                {Py_tp_repr, reinterpret_cast<void*>(describe)},
+                                {Py_tp_dealloc, reinterpret_cast<void*>(destroy)},
+                                {Py_tp_members, members},
+                                {Py_tp_getset, attributes},
+                                {}};
+  static PyType_Spec spec = {"fastgru._core.Shortcut", sizeof(Shortcut), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL |
+                                 Py_TPFLAGS_METHOD_DESCRIPTOR | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+                                 Py_TPFLAGS_IMMUTABLETYPE,
+                             slots};
+  PyObject* type = PyType_FromSpec(&spec);
+  if (!type) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(type);
+}
+
+}  // namespace
+
+void bind_shortcut(py::module_& m, const char* name, Plain plain) {
+  if (!py::hasattr(m, "Shortcut")) m.attr("Shortcut") = make_type();
+  m.def(
+      name,
+      [type = py::object(m.attr("Shortcut")), plain](const py::function& function) {
+        auto* const python_type = reinterpret_cast<PyTypeObject*>(type.ptr());
+        PyObject* object = python_type->tp_alloc(python_type, 0);
+        if (!object) throw py::error_already_set();
+        auto* const shortcut = reinterpret_cast<Shortcut*>(object);
+        shortcut->call = call;
+        shortcut->plain = plain;
+        shortcut->function = function.inc_ref().ptr();
+        const py::object update = py::module_::import("functools").attr("update_wrapper");
+        return update(py::reinterpret_steal<py::object>(object), function);
+      },
+      py::arg("function"));
+}
+
+}  // namespace fastgru

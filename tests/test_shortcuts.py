@@ -1,0 +1,227 @@
+"""Plain calls of `GRU.__call__` and `Stream.step` run in C, without a line of Python.
+
+Note [Shortcut] in cpp/bindings_shortcut.hpp. What must hold: plain calls are taken, all others
+reach the Python function, nobody can tell the two apart by results or errors, and to whoever looks
+at them the methods are ordinary functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastgru
+from conftest import Array, make_gru, random_input, random_state, random_weights, same_bits
+
+I, H, L = 5, 21, 2  # noqa: E741
+WEIGHTS = random_weights(np.random.default_rng(0), I, H, L)
+
+
+def network(**options: Any) -> fastgru.GRU:
+    return make_gru(WEIGHTS, **options)
+
+
+def inputs(*shape: int) -> Array:
+    return random_input(np.random.default_rng(2), *shape)
+
+
+def state(batch: int) -> Array:
+    return random_state(np.random.default_rng(3), WEIGHTS, batch)
+
+
+def python_functions(call: Callable[[], object]) -> list[str]:
+    """Names of the Python functions of fastgru that a call runs."""
+    names: list[str] = []
+
+    def seen(frame: Any, event: str, _: object) -> None:
+        if event == "call" and "fastgru" in frame.f_code.co_filename:
+            names.append(frame.f_code.co_name)
+
+    before = sys.getprofile()
+    sys.setprofile(seen)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    return [name for name in names if name != "<lambda>"]
+
+
+def odd(array: Array) -> list[Any]:
+    """The same numbers in ways that no shortcut takes."""
+    apart = np.repeat(array, 2, axis=-1)[..., ::2]
+    unaligned = np.empty(array.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(array.shape)
+    unaligned[:] = array
+    other_dtype = array.view(np.dtype("f4").newbyteorder().newbyteorder())
+    return [
+        array.astype(np.float64),
+        array.astype(">f4"),
+        array.view(np.matrix) if array.ndim == 2 else array.view(np.recarray),
+        array.tolist(),
+        apart,
+        np.asfortranarray(array),
+        unaligned,
+        other_dtype,
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_plain_steps_run_no_python(batch: int) -> None:
+    """With and without out=, with and without a batch axis, read-only or not."""
+    stream, x, out = network().stream(batch), inputs(batch, I), np.empty((batch, H), np.float32)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    assert python_functions(lambda: stream.step(x)) == []
+    assert python_functions(lambda: stream.step(frozen)) == []
+    assert python_functions(lambda: stream.step(x, out=out)) == []
+    bound = stream.step
+    assert python_functions(lambda: bound(x)) == []
+    if batch == 1:
+        row = np.empty(H, np.float32)
+        assert python_functions(lambda: stream.step(x[0])) == []
+        assert python_functions(lambda: stream.step(x[0], out=row)) == []
+    assert "step" in python_functions(lambda: stream.step(x.tolist()))
+
+
+def test_plain_calls_run_no_python() -> None:
+    """Batched, batch_first and unbatched, with and without h_0."""
+    x = inputs(4, 3, I)
+    for gru in (network(), network(batch_first=True)):
+        h_0 = state(4 if gru.batch_first else 3)
+        calls: list[Callable[[], object]] = [
+            functools.partial(gru, x),
+            functools.partial(gru, x, h_0),
+            functools.partial(gru, x, h_0=h_0),
+            functools.partial(gru, x, None),
+            functools.partial(gru, x[0]),
+            functools.partial(gru, x[0], h_0[:, 0].copy()),
+        ]
+        for call in calls:
+            assert python_functions(call) == []
+        assert "__call__" in python_functions(functools.partial(gru, x.tolist()))
+
+
+def test_large_calls_go_to_python() -> None:
+    """It knows how many threads they may use."""
+    gru = network()
+    assert "__call__" in python_functions(lambda: gru(inputs(500, 8, I)))
+    stream = gru.stream(2000)
+    assert "step" in python_functions(lambda: stream.step(inputs(2000, I)))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_odd_steps_give_the_same_bits(batch: int) -> None:
+    """A step that the shortcut does not take ends as one that it takes."""
+    x, h_0 = inputs(batch, I), state(batch)
+    plain = network().stream(batch, h_0)
+    expected = plain.step(x)
+    for value in odd(x):
+        stream = network().stream(batch, h_0)
+        assert same_bits(stream.step(value), expected)
+        assert same_bits(stream.state, plain.state)
+    for arguments in ({"x_t": x}, {"x_t": x, "out": None}):
+        assert same_bits(network().stream(batch, h_0).step(**arguments), expected)
+    spelled_anew = "".join(["o", "ut"])  # equal to the name that C looks for, but not the object
+    out = np.empty((batch, H), np.float32)
+    assert network().stream(batch, h_0).step(x, **{spelled_anew: out}) is out
+    assert same_bits(out, expected)
+    memory = np.empty((batch, H), np.float32).view(np.recarray)
+    assert network().stream(batch, h_0).step(x, out=memory) is memory
+    assert same_bits(np.asarray(memory), expected)
+
+
+def test_odd_calls_give_the_same_bits() -> None:
+    """A call that the shortcut does not take ends as one that it takes."""
+    x, h_0 = inputs(4, 3, I), state(3)
+    expected = network()(x, h_0)
+    for value in odd(x):
+        for h in (h_0, *odd(h_0)):
+            output, h_n = network()(value, h)
+            assert same_bits(output, expected[0])
+            assert same_bits(h_n, expected[1])
+    output, h_n = network()(x, h_0, lengths=[4, 4, 4])
+    assert same_bits(output, expected[0])
+    assert same_bits(h_n, expected[1])
+
+
+def test_wrong_arguments_are_refused_as_by_any_function() -> None:
+    """TypeError, naming what is wrong, and no step is done."""
+    x, model = inputs(I), network()
+    gru: Any = model
+    stream: Any = model.stream()
+    step: Any = fastgru.Stream.step
+    out = np.empty(H, np.float32)
+    for call in (
+        stream.step,
+        lambda: stream.step(x, out),
+        lambda: stream.step(x, y=out),
+        lambda: stream.step(x, out=out, y=out),
+        lambda: stream.step(x, x_t=x),
+        step,
+        lambda: step(stream),
+        gru,
+        lambda: gru(x[None], None, None),
+        lambda: gru(x[None], h=None),
+        lambda: gru(x[None], None, h_0=None),
+    ):
+        with pytest.raises(TypeError, match="argument"):
+            call()
+    assert not stream.state.any()
+
+
+def test_objects_that_are_no_streams_do_not_crash() -> None:
+    """Objects made without __init__, and other objects, raise."""
+    x = inputs(I)
+    for thing in (fastgru.Stream.__new__(fastgru.Stream), object(), None, 3):
+        with pytest.raises(AttributeError):
+            fastgru.Stream.step(thing, x)  # type: ignore[arg-type]
+    for thing in (fastgru.GRU.__new__(fastgru.GRU), object(), None, 3):
+        with pytest.raises(AttributeError):
+            fastgru.GRU.__call__(thing, x[None])  # type: ignore[call-overload]
+
+    class Pretender:
+        _core: Any = None
+        _model: Any = None
+
+    for wrong in (None, 3, network().stream()._core, network()._model):
+        Pretender._core = Pretender._model = wrong  # never what the method at hand needs
+        if not isinstance(wrong, type(network().stream()._core)):
+            with pytest.raises(AttributeError):
+                fastgru.Stream.step(Pretender(), x)  # type: ignore[arg-type]
+        if not isinstance(wrong, type(network()._model)):
+            with pytest.raises(AttributeError):
+                fastgru.GRU.__call__(Pretender(), x[None])  # type: ignore[call-overload]
+
+
+def test_they_look_like_functions() -> None:
+    """Signature, documentation and names; bound methods; subclasses and functools work."""
+    for method, names in (
+        (fastgru.Stream.step, ["self", "x_t", "out"]),
+        (fastgru.GRU.__call__, ["self", "x", "h_0", "lengths"]),
+    ):
+        signature = inspect.signature(method)
+        assert list(signature.parameters) == names
+        assert signature.parameters[names[-1]].kind is inspect.Parameter.KEYWORD_ONLY
+        assert signature.return_annotation is not inspect.Signature.empty
+        assert inspect.isroutine(method)
+        assert method.__doc__
+        assert method.__module__.startswith("fastgru.")
+        assert method.__qualname__ in repr(method)
+    stream, x = network().stream(), inputs(I)
+    assert list(inspect.signature(stream.step).parameters) == ["x_t", "out"]
+    assert inspect.ismethod(stream.step)
+    assert stream.step.__self__ is stream
+
+    class Doubled(fastgru.Stream):
+        def step(self, x_t: Any, *, out: Any = None) -> Any:
+            return 2 * super().step(x_t, out=out)
+
+    expected = network().stream().step(x)
+    assert same_bits(Doubled(network()).step(x), 2 * expected)
+    assert same_bits(functools.partial(network().stream().step, out=None)(x), expected)
+    assert same_bits(next(iter(map(network().stream().step, [x]))), expected)
