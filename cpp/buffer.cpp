@@ -31,7 +31,7 @@ std::size_t checked_product(std::size_t a, std::size_t b) {
   return product;
 }
 
-Buffer::Buffer(std::size_t bytes) : size_(bytes) {
+Buffer::Buffer(std::size_t bytes, Contents contents) : size_(bytes) {
   if (bytes == 0) return;
   const std::size_t alignment = alignment_of(bytes);
   if (bytes > SIZE_MAX - alignment) throw std::bad_alloc();
@@ -42,7 +42,7 @@ Buffer::Buffer(std::size_t bytes) : size_(bytes) {
   // Advice only: a kernel without transparent huge pages runs on small ones.
   if (alignment == kHugePage) madvise(data_, rounded, MADV_HUGEPAGE);
 #endif
-  std::memset(data_, 0, bytes);
+  if (contents == Contents::zeros) std::memset(data_, 0, bytes);
 }
 
 Buffer::~Buffer() { std::free(data_); }

@@ -299,6 +299,32 @@ void test_unpack(const ModelSizes& sizes) {
   }
 }
 
+// What no tensor fills is zero, though the storage is not cleared before.
+void test_padding(const ModelSizes& sizes) {
+  TestModel model(sizes);
+  std::size_t values = 0;
+  for (std::size_t i = 0; i < model.spec.layers.size(); ++i) {
+    model.spec.layers[i].bias_ih = model.spec.layers[i].bias_hh = nullptr;
+    values += model.tensors[4 * i].size() + model.tensors[4 * i + 1].size();
+  }
+  const KernelTable* kernels = choose_kernels("portable");
+  const std::size_t bytes = pack(model.spec, kernels).storage.size();
+  {
+    const Buffer dirt(bytes);  // likely what pack() is given next
+    std::memset(dirt.data(), 0xff, bytes);
+  }
+  const PackedModel packed = pack(model.spec, kernels);
+  const auto* first = reinterpret_cast<const float*>(packed.storage.data());
+  const auto zeros = std::count(first, first + bytes / sizeof(float), 0.0f);
+  std::size_t zero_values = 0;
+  for (std::size_t i = 0; i < model.tensors.size(); ++i)
+    if (i % 4 < 2)
+      zero_values += static_cast<std::size_t>(
+          std::count(model.tensors[i].begin(), model.tensors[i].end(), 0.0f));
+  check(static_cast<std::size_t>(zeros) == bytes / sizeof(float) - values + zero_values,
+        "padding and missing biases are zeros");
+}
+
 // Cutting time into steps changes no bit; a copy goes its own way; reset returns to h_0.
 void test_stream(const ModelSizes& sizes, std::size_t T, std::size_t B) {
   const TestModel model(sizes);
@@ -427,6 +453,7 @@ int main() {
            true,      reset_after, Activation::tanh, RecurrentActivation::sigmoid};
       for (const std::size_t B : {1, 2, 3, 5, 9}) test_model(s, 6, B, B % 2 == 1);
       test_unpack(s);
+      test_padding(s);
       s.num_directions = 1;
       test_stream(s, 5, H % 4 + 1);
     }
