@@ -8,8 +8,11 @@ at them the methods are ordinary functions.
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
+import itertools
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -225,3 +228,31 @@ def test_they_look_like_functions() -> None:
     assert same_bits(Doubled(network()).step(x), 2 * expected)
     assert same_bits(functools.partial(network().stream().step, out=None)(x), expected)
     assert same_bits(next(iter(map(network().stream().step, [x]))), expected)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_step_with_out_allocates_nothing(batch: int) -> None:
+    """Not even for a moment: no Python object and no array, as tracemalloc sees both.
+
+    That the engine allocates nothing on a repeated shape is in tests/cpp/test_allocations.cpp.
+    """
+    stream, x, out = network().stream(batch), inputs(batch, I), np.empty((batch, H), np.float32)
+
+    def extra(result: Array | None) -> int:
+        """Bytes that 1000 steps needed at any time beyond what was there before them."""
+        for _ in range(2):  # the first time, the interpreter specialises the code
+            gc.collect()
+            repeats = itertools.repeat(None, 1000)
+            tracemalloc.reset_peak()
+            floor = tracemalloc.get_traced_memory()[1]
+            for _ in repeats:
+                stream.step(x, out=result)
+            peak = tracemalloc.get_traced_memory()[1]
+        return peak - floor
+
+    tracemalloc.start()
+    try:
+        assert extra(out) == 0
+        assert extra(None) >= out.nbytes
+    finally:
+        tracemalloc.stop()
