@@ -400,12 +400,13 @@ void run(const PackedModel& model, const Call& call) {
   CallShape shape;
   shape.T = call.T;
   shape.B = call.B;
-  shape.max_threads = call.max_threads;
   shape.traced = call.trace_stride != 0;
-  if (shape.max_threads > 1) {
+  const double estimate = estimate_microseconds(model.sizes, call.T, call.B);
+  const bool threaded = call.max_threads > 1 && estimate >= kParallelFrom;
+  if (threaded) {
+    shape.max_threads = call.max_threads;
     shape.region_microseconds = region_microseconds();
-    shape.meeting_microseconds =
-        meeting_microseconds(estimate_microseconds(model.sizes, call.T, call.B));
+    shape.meeting_microseconds = meeting_microseconds(estimate);
   }
   const Machine machine = machine_with(model.kernels->lanes);
   auto long_waits = run(model, call, make_plan(model.sizes, machine, shape));
@@ -413,7 +414,7 @@ void run(const PackedModel& model, const Call& call) {
     shape.max_threads = 1;
     long_waits = run(model, call, make_plan(model.sizes, machine, shape));
   }
-  if (call.max_threads > 1) call_ended(*long_waits);
+  if (threaded) call_ended(*long_waits);
   release_arena();
 }
 
