@@ -157,6 +157,99 @@ print(tasks() - before)
     assert output_of(code).split() == ["0", "0", "1"]
 
 
+@linux
+@has_openmp
+@several_cores
+@pytest.mark.parametrize(
+    "narrow",
+    [
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+        "fastgru._core.set_core_limit(1)",  # what importing does under a cgroup quota of one core
+    ],
+    ids=["affinity", "quota"],
+)
+def test_a_call_starts_no_more_threads_than_cores(narrow: str) -> None:
+    """num_threads is a ceiling: one core, by affinity or quota, means one thread."""
+    code = f"""
+{narrow}
+gru = network(2)
+before = tasks()
+for _ in range(10):
+    gru(x)
+print(tasks() - before)
+"""
+    assert output_of(code) == "0"
+
+
+@linux
+@has_openmp
+@several_cores
+def test_threads_are_asleep_soon_after_a_call() -> None:
+    """CPU time while the process idles after a call: libgomp's own policy would burn 8 ms of it.
+
+    200 us is promised; the bound has room for what the interpreter does meanwhile.
+    """
+    code = """
+import statistics, time
+gru = network(2)
+before = tasks()
+def idle():
+    gru(x)
+    begin = time.process_time()
+    time.sleep(0.05)
+    return time.process_time() - begin
+spent = statistics.median([idle() for _ in range(9)])
+assert tasks() - before == 1
+print(spent < 2e-3 or spent)
+"""
+    chosen = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None}
+    assert output_of(code, chosen) == "True"
+
+
+# One long sequence: threads share the units of a layer and meet in every step.
+LONG = """
+long = rng.standard_normal((600, 32)).astype(np.float32)
+"""
+
+
+@has_openmp
+@several_cores
+def test_one_sequence_on_two_threads_beside_a_busy_process() -> None:
+    """Threads that meet in every step finish with the same bits when another process has a core."""
+    code = f"""
+{LONG}
+import subprocess, time
+busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+try:
+    expected, gru = network(1)(long)[0], network(2)
+    begin = time.monotonic()
+    while time.monotonic() - begin < 2:
+        assert np.array_equal(gru(long)[0], expected)
+finally:
+    for process in busy:
+        process.kill()
+        process.wait()
+print("fine")
+"""
+    assert output_of(code) == "fine"
+
+
+@fork
+@has_openmp
+@several_cores
+def test_one_sequence_on_two_threads_in_a_child() -> None:
+    """A child of a process whose threads shared a sequence shares one, with the same bits."""
+    code = f"""
+{CHILD}
+{LONG}
+expected, gru = network(1)(long)[0], network(2)
+def same():
+    return all(np.array_equal(gru(long)[0], expected) for _ in range(8))
+print(same(), in_child(same), same())
+"""
+    assert output_of(code) == "True 0 True"
+
+
 CHILD = """
 def in_child(work, seconds=30):
     "Exit status of a child that runs work(); kills and reports one that hangs."
