@@ -44,6 +44,13 @@ struct Scratch {
   float* sequences[2];   // layer outputs: [steps, row_block, D * H]; only as many as layers need
 };
 
+// What rows_* kernels need instead of gates: x, gates, two states, r * h and z of two vectors of
+// rows, and room to read beyond the last unit.
+std::size_t rows_scratch(const ModelSizes& sizes) {
+  const std::size_t K = std::max(sizes.input_size, sizes.layer_input(1));
+  return checked_product(K + 7 * sizes.hidden_size + 3 * kPanel, 2 * kPanel);
+}
+
 // All memory of one call, carved from the calling thread's arena.
 struct Workspace {
   std::size_t* order;    // [B] rows by descending length

@@ -34,7 +34,7 @@ struct ModelSizes {
   std::size_t panels() const { return (hidden_size + kPanel - 1) / kPanel; }
 };
 
-// Terms of one FMA chain for a model of H units: Note [Same bits] in kernels/gru_f32.hpp.
+// Terms of one FMA chain for a model of H units: Note [Same bits] in kernels/product.hpp.
 // One chain over 1,024 terms was 1.7 to 2.7 times less accurate than PyTorch; chains of 256 are 0.9
 // to 1.3 times on average from H = 4 on, and cost 0 to 3%. Narrower networks have larger weights
 // and PyTorch sums their products in 16 and more parts: there chains of 256 were 2.1 times less

@@ -144,7 +144,7 @@ FASTGRU_INLINE void for_each_unit(size_t unit, size_t end, Body body) {
   if constexpr (Most > 1) for_each_unit<Most / 2>(unit, end, body);
 }
 
-// The scratch of a call, cut into blocks; see rows_scratch().
+// The scratch of a call, cut into blocks; see Steps::gates.
 template <class V>
 struct RowBlocks {
   FASTGRU_INLINE explicit RowBlocks(const Steps& a) {

@@ -1,6 +1,6 @@
 // exp-based sigmoid and tanh, and the other activations, over any vector type V that vec_*.hpp
 // defines. Written with correctly rounded operations only and in one order, so every ISA with an
-// FMA gives the same bits (Note [Same bits] in gru_f32.hpp).
+// FMA gives the same bits (Note [Same bits] in product.hpp).
 #pragma once
 
 #include "inline.hpp"

@@ -63,11 +63,6 @@ struct Steps {
   void* team;
 };
 
-// Floats that rows_* need in `gates`: x, gates, two states, r * h and z of two vectors of rows.
-constexpr std::size_t rows_scratch(std::size_t reduction, std::size_t hidden) {
-  return (reduction + 7 * hidden + 3 * kPanel) * 2 * kPanel;
-}
-
 // What a test may ask of the activation code; n is a multiple of kPanel.
 enum class TestActivation { sigmoid, tanh, relu, hard_sigmoid, hard_sigmoid_02 };
 
