@@ -68,10 +68,9 @@ Workspace carve_workspace(Carver& carver, const ModelSizes& sizes, const Call& c
   const std::size_t steps = sizes.num_directions == 2 ? call.T : plan.time_block;
   const std::size_t sequence = checked_product(checked_product(steps, plan.row_block),
                                                sizes.num_directions * sizes.hidden_size);
-  const std::size_t gates =
-      plan.rows_in_lanes
-          ? rows_scratch(std::max(sizes.input_size, sizes.layer_input(1)), sizes.hidden_size)
-          : checked_product(block, plan.share_panels(sizes) * 3 * kPanel);
+  const std::size_t gates = plan.rows_in_lanes
+                                ? rows_scratch(sizes)
+                                : checked_product(block, plan.share_panels(sizes) * 3 * kPanel);
   Workspace w{};
   w.order = carver.take<std::size_t>(call.B);
   w.lengths = carver.take<std::size_t>(call.B);
