@@ -13,6 +13,7 @@ struct Shortcut {
   Plain plain;
   PyObject* function;
   PyObject* dict;  // __wrapped__, __doc__ and the rest, by functools.update_wrapper
+  PyObject* weak_references;
 };
 
 PyObject* call(PyObject* self, PyObject* const* args, std::size_t count, PyObject* names) {
@@ -32,8 +33,14 @@ PyObject* describe(PyObject* self) {
   return PyObject_Repr(reinterpret_cast<Shortcut*>(self)->function);
 }
 
+// Pickled and copied as functions are: by name.
+PyObject* reduce(PyObject* self, PyObject*) {
+  return PyObject_GetAttrString(reinterpret_cast<Shortcut*>(self)->function, "__qualname__");
+}
+
 void destroy(PyObject* self) {
   PyTypeObject* const type = Py_TYPE(self);
+  if (reinterpret_cast<Shortcut*>(self)->weak_references) PyObject_ClearWeakRefs(self);
   Py_XDECREF(reinterpret_cast<Shortcut*>(self)->function);
   Py_XDECREF(reinterpret_cast<Shortcut*>(self)->dict);
   type->tp_free(self);
@@ -44,14 +51,17 @@ py::object make_type() {
   static PyMemberDef members[] = {
       {"__vectorcalloffset__", T_PYSSIZET, offsetof(Shortcut, call), READONLY, nullptr},
       {"__dictoffset__", T_PYSSIZET, offsetof(Shortcut, dict), READONLY, nullptr},
+      {"__weaklistoffset__", T_PYSSIZET, offsetof(Shortcut, weak_references), READONLY, nullptr},
       {}};
   static PyGetSetDef attributes[] = {
       {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr}, {}};
+  static PyMethodDef methods[] = {{"__reduce__", reduce, METH_NOARGS, nullptr}, {}};
   static PyType_Slot slots[] = {{Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
                                 {Py_tp_descr_get, reinterpret_cast<void*>(bind)},
                                 {Py_tp_repr, reinterpret_cast<void*>(describe)},
                                 {Py_tp_dealloc, reinterpret_cast<void*>(destroy)},
                                 {Py_tp_members, members},
+                                {Py_tp_methods, methods},
                                 {Py_tp_getset, attributes},
                                 {}};
   static PyType_Spec spec = {"fastgru._core.Shortcut", sizeof(Shortcut), 0,

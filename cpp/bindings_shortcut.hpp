@@ -1,10 +1,11 @@
 // Note [Shortcut]
 // Python code that looks at a call's arguments, and pybind11's dispatch, cost more than a step of a
-// small network. So the methods that are called most are wrapped by a Shortcut, which is in every
-// respect the Python function (name, signature, documentation, errors) but first offers the call to
-// a function in C. That one takes the plain call: exact types, nothing to convert, nothing wrong.
-// Every other call goes on to the Python function, the only one that converts and complains; so the
-// two need not agree about errors, only about which calls are plain.
+// small network. So the methods that are called most are wrapped by a Shortcut, which is the Python
+// function to its users (name, signature, documentation, errors, weak references, pickling; not
+// inspect.isfunction) but first offers the call to a function in C. That one takes the plain call:
+// exact types, nothing to convert, nothing wrong. Every other call goes on to the Python function,
+// the only one that converts and complains; so the two need not agree about errors, only about
+// which calls are plain.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -237,25 +237,33 @@ constexpr double kMeasureMeetingEvery = 1e6, kLongCall = 1e3;
 constexpr int kMeetings = 12;
 std::atomic<double> meeting{0.15}, meeting_measured{-1e9};
 
-double measure_meeting() {
+struct Meetings {
+  double microseconds;     // the fastest one
+  std::size_t long_waits;  // after one of which they end
+};
+
+Meetings measure_meetings() {
   struct alignas(64) Line {
     volatile float value;
   };
   Line lines[2][4] = {};
   Arrival arrivals[2];
-  double fastest = 1e9;
-  const bool ran = parallel(2, [&](std::size_t index) {
+  std::atomic<std::size_t> long_waits{0};
+  double fastest = std::numeric_limits<double>::infinity();
+  parallel(2, [&](std::size_t index) {
     Barrier barrier(arrivals, index, 2);
-    for (int i = 0; i < kMeetings; ++i) {
+    for (int i = 0; i < kMeetings && long_waits == 0; ++i) {
       const double begin = now_microseconds();
       for (Line& line : lines[index]) line.value = static_cast<float>(i);
       barrier.wait();
       for (Line& line : lines[1 - index]) (void)line.value;
       if (index == 0) fastest = std::min(fastest, now_microseconds() - begin);
+      // Said before the second barrier, so that behind it both threads know and end together.
+      long_waits += barrier.long_waits() > 0;
       barrier.wait();  // the lines are free to be written again
     }
   });
-  return ran ? fastest : std::numeric_limits<double>::infinity();
+  return {fastest, long_waits};
 }
 
 // The calling thread's calls that might have used threads; times in microseconds.
@@ -282,22 +290,32 @@ double region_microseconds() {
   return region_cost(now);
 }
 
+namespace {
+// A core is taken: one thread works for a while.
+void pause_threads(double now) {
+  rhythm.pause = std::clamp(2 * rhythm.pause, kFirstPause, kLongestPause);
+  rhythm.pause_until = now + rhythm.pause;
+}
+}  // namespace
+
 double meeting_microseconds(double estimate) {
   const double now = now_microseconds();
   if (now - meeting_measured < kMeasureMeetingEvery) return meeting;
-  if (estimate < kLongCall && region_cost(now) > kHotRegion) return meeting;
+  const double region = region_cost(now);
+  if (region > kColdRegion || (estimate < kLongCall && region > kHotRegion)) return meeting;
   meeting_measured = now;
-  return meeting = measure_meeting();
+  const Meetings measured = measure_meetings();
+  if (measured.long_waits > 0) pause_threads(now_microseconds());
+  if (measured.microseconds < kLongCall) meeting = measured.microseconds;
+  return meeting;
 }
 
 void call_ended(std::size_t long_waits) {
   rhythm.last_call = now_microseconds();
-  if (long_waits >= kTaken) {
-    rhythm.pause = std::clamp(2 * rhythm.pause, kFirstPause, kLongestPause);
-    rhythm.pause_until = rhythm.last_call + rhythm.pause;
-  } else if (rhythm.last_region > rhythm.pause_until) {
+  if (long_waits >= kTaken)
+    pause_threads(rhythm.last_call);
+  else if (rhythm.last_region > rhythm.pause_until)
     rhythm.pause = 0;  // threads have worked since, and undisturbed
-  }
 }
 
 bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void* context) {
@@ -313,15 +331,18 @@ bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void* c
 #endif
 }
 
+// 20 us on Zen 4, 50 on Zen 1: threads with equal work that wait longer lack a core.
+constexpr int kPauses = 2000;
+
 void Barrier::wait() {
   if (count_ == 1) return;
   ++times_;
   arrivals_[index_].times.store(times_, std::memory_order_release);
   for (std::size_t other = 0; other < count_; ++other) {
-    // 2000 pauses are about 20 us on Zen 4: longer waits mean that a core is missing.
     for (int spins = 0; arrivals_[other].times.load(std::memory_order_acquire) < times_; ++spins) {
-      long_waits_ += spins == 2000;
-      spins < 2000 ? pause() : std::this_thread::yield();
+      if (spins == kPauses) ++long_waits_;
+      if (spins > kPauses) --spins, std::this_thread::yield();
+      pause();
     }
   }
 }

@@ -41,7 +41,7 @@ double region_microseconds();
 // other one reads. Measured by two threads, at most once a second and where a call's length (its
 // estimate in microseconds) or a row of calls makes that cheap; else as measured last.
 double meeting_microseconds(double estimate);
-// long_waits: those of the call's barriers, of all threads.
+// long_waits: of the barriers at which threads with equal work met, of all threads.
 void call_ended(std::size_t long_waits);
 
 // A thread's place in a Barrier; a cache line of its own.

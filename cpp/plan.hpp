@@ -41,13 +41,17 @@ struct Grid {
   std::size_t threads() const { return rows * group_threads(); }
 };
 
+// Where the rows_* kernels run, which compute input product and steps in one.
+enum class RowsInLanes { never, where_they_fit, always };
+
 struct Plan {
   Grid grid;
-  bool rows_in_lanes = false;    // rows_* kernels: input product and steps in one
+  RowsInLanes rows_in_lanes = RowsInLanes::never;
   bool fused = false;            // T = 1: steps_* kernels compute the input product on the way
   std::size_t row_block = 1;     // most rows that advance together
   std::size_t time_block = 1;    // most steps whose input product is done at once
   std::size_t state_stride = 0;  // floats between the states of neighbouring rows
+  std::size_t far = 0;           // bytes of a share's weights from which on they come from memory
 
   // Panels of the widest share of units.
   std::size_t share_panels(const ModelSizes& sizes) const {
@@ -56,10 +60,13 @@ struct Plan {
 };
 
 Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape);
-// The two decisions that make_plan takes first, taken otherwise; rows in lanes needs grid.units
-// = 1.
+// The two decisions that make_plan takes first, taken otherwise. Rows in lanes needs one unit
+// group.
 Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape,
-               const Grid& grid, bool rows_in_lanes);
+               const Grid& grid, RowsInLanes rows_in_lanes);
+
+// Whether `rows` rows are better in the lanes than the units are.
+bool rows_fit_lanes(const ModelSizes& sizes, std::size_t lanes, std::size_t rows);
 
 // Rough cost of a call on one thread: what decides about releasing the GIL and whether threads are
 // worth a thought.

@@ -68,9 +68,10 @@ Workspace carve_workspace(Carver& carver, const ModelSizes& sizes, const Call& c
   const std::size_t steps = sizes.num_directions == 2 ? call.T : plan.time_block;
   const std::size_t sequence = checked_product(checked_product(steps, plan.row_block),
                                                sizes.num_directions * sizes.hidden_size);
-  const std::size_t gates = plan.rows_in_lanes
-                                ? rows_scratch(sizes)
-                                : checked_product(block, plan.share_panels(sizes) * 3 * kPanel);
+  const std::size_t unit_gates = checked_product(block, plan.share_panels(sizes) * 3 * kPanel);
+  const std::size_t gates = plan.rows_in_lanes == RowsInLanes::never
+                                ? unit_gates
+                                : std::max(unit_gates, rows_scratch(sizes));
   Workspace w{};
   w.order = carver.take<std::size_t>(call.B);
   w.lengths = carver.take<std::size_t>(call.B);
@@ -198,6 +199,7 @@ class RowBlock {
     product.reduction = K;
     product.chain = chain_terms(H);
     product.units = share_.units.size();
+    product.far = is_far(K);
 
     Steps args{};
     args.weights = packed.recurrent_weights + first * (sizes_.reset_after ? 3 : 2) * H;
@@ -218,6 +220,7 @@ class RowBlock {
     args.rows = rows;
     args.steps = steps;
     args.chain = chain_terms(H);
+    args.far = is_far(H);
     args.activation = sizes_.activation;
     args.recurrent_activation = sizes_.recurrent_activation;
     if (share_.team.count() > 1) {
@@ -226,14 +229,22 @@ class RowBlock {
     }
 
     const KernelTable& kernels = *model_.kernels;
-    if (plan_.rows_in_lanes || plan_.fused)
+    const bool rows_in_lanes = plan_.rows_in_lanes == RowsInLanes::always ||
+                               (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
+                                rows_fit_lanes(sizes_, kernels.lanes, rows));
+    if (rows_in_lanes || plan_.fused)
       args.input = &product;
     else
       kernels.input_product(product);
-    if (plan_.rows_in_lanes)
+    if (rows_in_lanes)
       (sizes_.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(args);
     else
       (sizes_.reset_after ? kernels.steps_reset_after : kernels.steps_reset_before)(args);
+  }
+
+  // Whether the share's weights of `reduction` terms come from memory.
+  bool is_far(std::size_t reduction) const {
+    return share_.units.size() * 3 * sizeof(float) * reduction >= plan_.far;
   }
 
   // See Note [Rows, steps and time].
@@ -347,7 +358,7 @@ std::size_t group_begin(const Job& job, std::size_t group) {
   return row;
 }
 
-// Returns its barriers' long waits.
+// Returns the long waits for threads that share units: elsewhere threads may have unequal work.
 std::size_t run_thread(const Job& job, std::size_t thread) {
   const Plan& plan = job.plan;
   const ModelSizes& sizes = job.model.sizes;
@@ -363,7 +374,7 @@ std::size_t run_thread(const Job& job, std::size_t thread) {
               Barrier(job.space.group + first, thread - first, plan.grid.group_threads()),
               Barrier(job.space.units + team, unit, plan.grid.units)};
   run_share(job, share);
-  return share.group.long_waits() + share.team.long_waits();
+  return share.team.long_waits();
 }
 
 // Longest first, equal lengths in the caller's order.
@@ -412,7 +423,7 @@ void run(const PackedModel& model, const Call& call) {
   if (threaded) {
     shape.max_threads = call.max_threads;
     shape.region_microseconds = region_microseconds();
-    shape.meeting_microseconds = meeting_microseconds(estimate);
+    if (model.sizes.panels() > 1) shape.meeting_microseconds = meeting_microseconds(estimate);
   }
   const Machine machine = machine_with(model.kernels->lanes);
   auto long_waits = run(model, call, make_plan(model.sizes, machine, shape));

@@ -7,12 +7,15 @@ at them the methods are ordinary functions.
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import inspect
 import itertools
+import pickle
 import sys
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -268,3 +271,13 @@ def test_a_step_with_out_allocates_nothing(batch: int) -> None:
         assert most_bytes(fresh) >= most_bytes(idle) + out.nbytes
     finally:
         tracemalloc.stop()
+
+
+def test_copied_pickled_and_referred_to_as_a_function() -> None:
+    """Callback libraries keep weak references to methods, others pickle them."""
+    for method in (fastgru.Stream.step, fastgru.GRU.__call__):
+        assert copy.deepcopy({"method": method})["method"] is method
+        assert pickle.loads(pickle.dumps(method)) is method
+        assert weakref.ref(method)() is method
+    stream = make_gru(random_weights(np.random.default_rng(0), 3, 4)).stream()
+    assert weakref.WeakMethod(stream.step)() == stream.step

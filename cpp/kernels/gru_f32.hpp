@@ -40,17 +40,20 @@ FASTGRU_INLINE void rows_of(const float* base, size_t stride, size_t row, const 
   for (int r = 0; r < R; ++r) in[r] = base + (row + r) * stride;
 }
 
-// ---- tiles: what for_each_tile() runs; kGates is G ----
+// ---- tiles: what for_each_tile() runs; kGates is G, weights and reduction those of its product
+// ----
 
 struct InputTile {
   static constexpr int kGates = 3;
+  static const float* weights(const InputProduct& a) { return a.weights; }
+  static size_t reduction(const InputProduct& a) { return a.reduction; }
 
   template <class V, int R, int C>
-  static void run(const InputProduct& a, std::ptrdiff_t, size_t row, size_t chunk) {
+  static void run(const InputProduct& a, std::ptrdiff_t, size_t row, size_t chunk, Ahead ahead) {
     const float* in[R];
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) in[r] = a.x[row + r];
-    const auto acc = product<V, R, C, 3>(a.bias, a.weights, in, a.reduction, a.chain, chunk);
+    const auto acc = product<V, R, C, 3>(a.bias, a.weights, in, a.reduction, a.chain, chunk, ahead);
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) {
       FASTGRU_UNROLL
@@ -124,12 +127,14 @@ FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t chunk, Body
 
 struct ResetAfterTile {
   static constexpr int kGates = 3;
+  static const float* weights(const Steps& a) { return a.weights; }
+  static size_t reduction(const Steps& a) { return a.hidden; }
 
   template <class V, int R, int C>
-  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk) {
+  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk, Ahead ahead) {
     const float* h[R];
     rows_of(a.state, a.state_stride, row, h);
-    const auto acc = product<V, R, C, 3>(a.bias, a.weights, h, a.hidden, a.chain, chunk);
+    const auto acc = product<V, R, C, 3>(a.bias, a.weights, h, a.hidden, a.chain, chunk, ahead);
     for_each_part<V, C, 3, R * C>(a, row, chunk, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
       constexpr bool kPlain = decltype(plain)::value != 0;
       const auto u = reset_after_update<kPlain>(
@@ -150,12 +155,14 @@ struct ResetAfterTile {
 // Reset before, first pass: r and z of every unit, before any candidate can be computed.
 struct ResetBeforeGates {
   static constexpr int kGates = 2;
+  static const float* weights(const Steps& a) { return a.weights; }
+  static size_t reduction(const Steps& a) { return a.hidden; }
 
   template <class V, int R, int C>
-  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk) {
+  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk, Ahead ahead) {
     const float* h[R];
     rows_of(a.state, a.state_stride, row, h);
-    const auto acc = product<V, R, C, 2>(a.bias, a.weights, h, a.hidden, a.chain, chunk);
+    const auto acc = product<V, R, C, 2>(a.bias, a.weights, h, a.hidden, a.chain, chunk, ahead);
     for_each_part<V, C, 2, R * C>(a, row, chunk, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
       constexpr bool kPlain = decltype(plain)::value != 0;
       const auto r = gate<kPlain>(a, part.input(0) + part.recurrent(acc, 0));
@@ -173,13 +180,15 @@ struct ResetBeforeGates {
 // Reset before, second pass: the candidate from r * h, and the new state.
 struct ResetBeforeCandidate {
   static constexpr int kGates = 1;
+  static const float* weights(const Steps& a) { return a.candidate_weights; }
+  static size_t reduction(const Steps& a) { return a.hidden; }
 
   template <class V, int R, int C>
-  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk) {
+  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk, Ahead ahead) {
     const float* rh[R];
     rows_of(a.reset_state, a.state_stride, row, rh);
-    const auto acc =
-        product<V, R, C, 1>(a.bias + 2 * kPanel, a.candidate_weights, rh, a.hidden, a.chain, chunk);
+    const auto acc = product<V, R, C, 1>(a.bias + 2 * kPanel, a.candidate_weights, rh, a.hidden,
+                                         a.chain, chunk, ahead);
     for_each_part<V, C, 1, R * C>(a, row, chunk, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
       constexpr bool kPlain = decltype(plain)::value != 0;
       const auto n = candidate<kPlain>(a, part.input(2) + part.recurrent(acc, 0));
@@ -206,22 +215,24 @@ constexpr int chunks_per_tile() {
 // All chunks of rows [row, row + R): groups of C and then what is left, one size smaller each.
 template <class Tile, class V, int R, int C, class Args>
 FASTGRU_INLINE void run_chunks(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk,
-                               size_t count) {
-  if (count == C) return Tile::template run<V, R, C>(a, offset, row, chunk);
-  if constexpr (C > 1) run_chunks<Tile, V, R, C - 1>(a, offset, row, chunk, count);
+                               size_t count, Ahead ahead) {
+  if (count == C) return Tile::template run<V, R, C>(a, offset, row, chunk, ahead);
+  if constexpr (C > 1) run_chunks<Tile, V, R, C - 1>(a, offset, row, chunk, count, ahead);
 }
 
 template <class Tile, class V, int R, class Args>
 void run_rows(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk, size_t count,
-              size_t rows) {
+              size_t rows, Ahead ahead) {
   constexpr int kMost = chunks_per_tile<V, R, Tile>();
   if (rows != R) {
-    if constexpr (R > 1) run_rows<Tile, V, R - 1>(a, offset, row, chunk, count, rows);
+    if constexpr (R > 1) run_rows<Tile, V, R - 1>(a, offset, row, chunk, count, rows, ahead);
     return;
   }
+  const size_t tiles = (count + kMost - 1) / kMost;
+  size_t tile = 0;
   for (; count > kMost; chunk += kMost, count -= kMost)
-    Tile::template run<V, R, kMost>(a, offset, row, chunk);
-  run_chunks<Tile, V, R, kMost>(a, offset, row, chunk, count);
+    Tile::template run<V, R, kMost>(a, offset, row, chunk, ahead.part(tile++, tiles));
+  run_chunks<Tile, V, R, kMost>(a, offset, row, chunk, count, ahead.part(tile, tiles));
 }
 
 // n things in parts of even size (9 rows are 5 + 4, not 8 + 1: a small tile costs nearly as much as
@@ -237,21 +248,53 @@ struct Cut {
 template <class V>
 struct Tiling {
   // Chunks in groups as wide as the widest tile, one row's; tiles of more rows cut them further.
-  static constexpr size_t kChunks = 4;
-  FASTGRU_INLINE Tiling(size_t rows_, size_t units)
-      : rows(rows_, V::max_rows), chunks((units + V::lanes - 1) / V::lanes, kChunks) {}
-  Cut rows, chunks;
+  // Where it fetches ahead, a panel or two: those in use must stay in L2 beside those to come.
+  static constexpr size_t kChunks = 4, kFetchedChunks = 2;
+  // Weights that few tiles use are better fetched by the hardware alone (3 to 8 rows in up to two
+  // tiles were 1.1 to 1.4 times as slow with it, Zen 1), and many tiles hardly wait.
+  static constexpr size_t kFewTiles = 4, kManyTiles = 8;
+  FASTGRU_INLINE Tiling(size_t rows_, size_t units, bool far)
+      : rows(rows_, V::max_rows),
+        fetch_ahead(far && rows.parts >= kFewTiles && rows.parts <= kManyTiles),
+        chunks((units + V::lanes - 1) / V::lanes, fetch_ahead ? kFetchedChunks : kChunks) {}
+  Cut rows;
+  bool fetch_ahead;
+  Cut chunks;
 };
 
-// visit(row, rows, chunk, chunks). Chunks outermost, so that a panel read from far away serves all
-// rows while it is in L1 or L2.
-template <class V, class Visit>
-FASTGRU_INLINE void for_each_tile(const Tiling<V>& tiling, Visit visit) {
+// Note [Fetching ahead]
+// The tiles of a group of chunks use the same weights one after the other. Where these come from
+// memory the first tile waits for it, and it idles while the others find them in L2. So each tile
+// fetches its part of the next group's weights, the last group's tiles of the first one's, which
+// the next step needs.
+template <class Tile, class V, class Args>
+FASTGRU_INLINE Ahead ahead_of(const Args& a, const Tiling<V>& tiling, size_t group, size_t chunk,
+                              size_t row_tile) {
+  if (!tiling.fetch_ahead) return {};
+  const bool last = group + 1 == tiling.chunks.parts;
+  const size_t next = last ? 0 : chunk + tiling.chunks.size_of(group);
+  const size_t chunk_bytes =
+      Tile::reduction(a) * static_cast<size_t>(Tile::kGates * V::lanes) * sizeof(float);
+  const Ahead whole{reinterpret_cast<const char*>(Tile::weights(a)) + next * chunk_bytes,
+                    tiling.chunks.size_of(last ? 0 : group + 1) * chunk_bytes};
+  return whole.part(row_tile, tiling.rows.parts);
+}
+
+// One pass over the tiles of a call or a step: of Tile, and before each the input product where it
+// is due. Chunks outermost, so that a panel read from far away serves all rows while it is in L1 or
+// L2.
+template <class Tile, class V, class Args>
+FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<V>& tiling,
+                         std::ptrdiff_t offset) {
   for (size_t g = 0, chunk = 0; g < tiling.chunks.parts; ++g) {
     const size_t chunks = tiling.chunks.size_of(g);
     for (size_t t = 0, row = 0; t < tiling.rows.parts; ++t) {
       const size_t rows = tiling.rows.size_of(t);
-      visit(row, rows, chunk, chunks);
+      if (input)
+        run_rows<InputTile, V, V::max_rows>(*input, 0, row, chunk, chunks, rows,
+                                            ahead_of<InputTile>(*input, tiling, g, chunk, t));
+      run_rows<Tile, V, V::max_rows>(a, offset, row, chunk, chunks, rows,
+                                     ahead_of<Tile>(a, tiling, g, chunk, t));
       row += rows;
     }
     chunk += chunks;
@@ -260,10 +303,7 @@ FASTGRU_INLINE void for_each_tile(const Tiling<V>& tiling, Visit visit) {
 
 template <class V>
 void input_product(const InputProduct& a) {
-  for_each_tile(Tiling<V>(a.rows, a.units),
-                [&](size_t row, size_t rows, size_t chunk, size_t chunks) FASTGRU_INLINE_LAMBDA {
-                  run_rows<InputTile, V, V::max_rows>(a, 0, row, chunk, chunks, rows);
-                });
+  pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0);
 }
 
 FASTGRU_INLINE void meet(const Steps& a) {
@@ -286,28 +326,16 @@ FASTGRU_INLINE void for_each_step(Steps a, Step step) {
   }
 }
 
-// One pass over the tiles of a step: of Tile, and before each the input product where it is due.
-template <class Tile, class V>
-FASTGRU_INLINE void pass(const Steps& a, const InputProduct* input, const Tiling<V>& tiling,
-                         std::ptrdiff_t offset) {
-  for_each_tile(tiling,
-                [&](size_t row, size_t rows, size_t chunk, size_t chunks) FASTGRU_INLINE_LAMBDA {
-                  if (input)
-                    run_rows<InputTile, V, V::max_rows>(*input, 0, row, chunk, chunks, rows);
-                  run_rows<Tile, V, V::max_rows>(a, offset, row, chunk, chunks, rows);
-                });
-}
-
 template <class V>
 void steps_reset_after(const Steps& a) {
-  const Tiling<V> tiling(a.rows, a.units);
+  const Tiling<V> tiling(a.rows, a.units, a.far);
   for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset)
                        FASTGRU_INLINE_LAMBDA { pass<ResetAfterTile>(s, a.input, tiling, offset); });
 }
 
 template <class V>
 void steps_reset_before(const Steps& a) {
-  const Tiling<V> tiling(a.rows, a.units);
+  const Tiling<V> tiling(a.rows, a.units, a.far);
   for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
     pass<ResetBeforeGates>(s, a.input, tiling, offset);
     meet(a);  // before anyone reads r * h

@@ -29,6 +29,19 @@ struct Accumulators {
   V v[N];
 };
 
+// Memory that is needed next, to be fetched towards L2 while products are summed. Null: nothing.
+struct Ahead {
+  const char* from = nullptr;
+  size_t bytes = 0;
+
+  // Part `index` of `count`.
+  FASTGRU_INLINE Ahead part(size_t index, size_t count) const {
+    return {from ? from + bytes * index / count : nullptr, bytes / count};
+  }
+};
+// Terms between two looks at what is ahead: about one line a term is due.
+constexpr size_t kSegment = 32, kLine = 64;
+
 // acc = the chains of `reduction` terms: chain(acc, begin, end) adds terms [begin, end).
 template <class V, int N, class Chain>
 FASTGRU_INLINE void sum_chains(Accumulators<V, N>& acc, size_t reduction, size_t terms,
@@ -62,7 +75,7 @@ FASTGRU_INLINE size_t lane_in_panel(size_t chunk) {
 template <class V, int R, int C, int G>
 FASTGRU_INLINE Accumulators<V, R * C * G> product(const float* bias, const float* weights,
                                                   const float* const (&in)[R], size_t reduction,
-                                                  size_t terms, size_t chunk) {
+                                                  size_t terms, size_t chunk, Ahead ahead) {
   Accumulators<V, R * C * G> acc;
   const float* w[C];
   FASTGRU_UNROLL
@@ -78,44 +91,51 @@ FASTGRU_INLINE Accumulators<V, R * C * G> product(const float* bias, const float
   }
   sum_chains(acc, reduction, terms,
              [&](Accumulators<V, R * C * G>& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
-               for (size_t k = begin; k < end; ++k) {
-                 const auto weight = [&](int c, int g) FASTGRU_INLINE_LAMBDA {
-                   V v = V::load(w[c] + k * (G * kPanel) + g * kPanel);
-                   if (R > 1) pin(v);
-                   return v;
-                 };
-                 const auto add = [&](int r, int c, int g, V v, V x) FASTGRU_INLINE_LAMBDA {
-                   V& a = sum.v[(r * C + c) * G + g];
-                   a = fma(v, x, a);
-                 };
-                 // The fewer of weights and inputs stay in registers while the others pass by.
-                 if constexpr (R <= C * G) {
-                   V x[R];
-                   FASTGRU_UNROLL
-                   for (int r = 0; r < R; ++r) x[r] = V::broadcast(in[r] + k);
-                   FASTGRU_UNROLL
-                   for (int c = 0; c < C; ++c) {
+               for (size_t k = begin, stop; k < end;) {
+                 stop = ahead.from && end - k > kSegment ? k + kSegment : end;
+                 if (ahead.from)
+                   for (size_t at = ahead.bytes * k / reduction;
+                        at < ahead.bytes * stop / reduction; at += kLine)
+                     __builtin_prefetch(ahead.from + at, 0, 2);
+                 for (; k < stop; ++k) {
+                   const auto weight = [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+                     V v = V::load(w[c] + k * (G * kPanel) + g * kPanel);
+                     if (R > 1) pin(v);
+                     return v;
+                   };
+                   const auto add = [&](int r, int c, int g, V v, V x) FASTGRU_INLINE_LAMBDA {
+                     V& a = sum.v[(r * C + c) * G + g];
+                     a = fma(v, x, a);
+                   };
+                   // The fewer of weights and inputs stay in registers while the others pass by.
+                   if constexpr (R <= C * G) {
+                     V x[R];
                      FASTGRU_UNROLL
-                     for (int g = 0; g < G; ++g) {
-                       const V v = weight(c, g);
-                       FASTGRU_UNROLL
-                       for (int r = 0; r < R; ++r) add(r, c, g, v, x[r]);
-                     }
-                   }
-                 } else {
-                   V v[C][G];
-                   FASTGRU_UNROLL
-                   for (int c = 0; c < C; ++c) {
-                     FASTGRU_UNROLL
-                     for (int g = 0; g < G; ++g) v[c][g] = weight(c, g);
-                   }
-                   FASTGRU_UNROLL
-                   for (int r = 0; r < R; ++r) {
-                     const V x = V::broadcast(in[r] + k);
+                     for (int r = 0; r < R; ++r) x[r] = V::broadcast(in[r] + k);
                      FASTGRU_UNROLL
                      for (int c = 0; c < C; ++c) {
                        FASTGRU_UNROLL
-                       for (int g = 0; g < G; ++g) add(r, c, g, v[c][g], x);
+                       for (int g = 0; g < G; ++g) {
+                         const V v = weight(c, g);
+                         FASTGRU_UNROLL
+                         for (int r = 0; r < R; ++r) add(r, c, g, v, x[r]);
+                       }
+                     }
+                   } else {
+                     V v[C][G];
+                     FASTGRU_UNROLL
+                     for (int c = 0; c < C; ++c) {
+                       FASTGRU_UNROLL
+                       for (int g = 0; g < G; ++g) v[c][g] = weight(c, g);
+                     }
+                     FASTGRU_UNROLL
+                     for (int r = 0; r < R; ++r) {
+                       const V x = V::broadcast(in[r] + k);
+                       FASTGRU_UNROLL
+                       for (int c = 0; c < C; ++c) {
+                         FASTGRU_UNROLL
+                         for (int g = 0; g < G; ++g) add(r, c, g, v[c][g], x);
+                       }
                      }
                    }
                  }

@@ -258,16 +258,17 @@ void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragg
     for (const Grid grid :
          {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{3, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}, Grid{1, 1, 3},
           Grid{2, 2, 1}, Grid{2, 1, 2}, Grid{1, 2, 2}, Grid{2, 2, 2}})
-      for (const bool rows_in_lanes : {false, true}) {
+      for (const RowsInLanes lanes :
+           {RowsInLanes::never, RowsInLanes::where_they_fit, RowsInLanes::always}) {
         if (grid.rows > B || grid.directions > sizes.num_directions || grid.units > sizes.panels())
           continue;
-        if (rows_in_lanes && grid.units > 1) continue;
+        if (lanes != RowsInLanes::never && grid.units > 1) continue;
         if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
-        const Plan plan = make_plan(sizes, machine, {T, B}, grid, rows_in_lanes);
+        const Plan plan = make_plan(sizes, machine, {T, B}, grid, lanes);
         check(engine(packed, c, &plan) == got,
               name + ": same bits by plan " + std::to_string(grid.rows) + " x " +
                   std::to_string(grid.directions) + " x " + std::to_string(grid.units) +
-                  (rows_in_lanes ? ", rows in lanes" : ""));
+                  ", rows in lanes " + std::to_string(static_cast<int>(lanes)));
       }
     const std::size_t width = sizes.num_directions * sizes.hidden_size;
     for (const std::size_t b : {std::size_t{0}, B - 1}) {
@@ -427,6 +428,9 @@ void test_threads() {
   });
   if (openmp_runtime() == std::string("none")) std::printf("SKIPPED: threads, without OpenMP\n");
   check(ended == (ran ? 4 : 0), "a body runs on all threads or not at all");
+  check(region_microseconds() < 100, "a region costs something");
+  call_ended(100);
+  check(std::isinf(region_microseconds()), "no threads while a core is taken");
   ModelSizes small;
   small.input_size = small.hidden_size = 64;
   small.num_layers = 1;
@@ -461,6 +465,8 @@ int main() {
     test_model(s, 4, 19, true);  // sums longer than one chain; more rows than a tile
     s = {24, 48, 2, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
     test_model(s, 40, 70, true);  // large enough for several threads and row blocks
+    s = {8, 4, 2, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+    test_model(s, 40, 45, true);  // rows in the lanes, until few are left
     for (const Activation a : {Activation::relu, Activation::sigmoid, Activation::identity})
       for (const RecurrentActivation r :
            {RecurrentActivation::hard_sigmoid, RecurrentActivation::hard_sigmoid_02}) {
