@@ -202,7 +202,7 @@ spent = statistics.median([idle() for _ in range(9)])
 assert tasks() - before == 1
 print(spent < 2e-3 or spent)
 """
-    chosen = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None}
+    chosen: dict[str, str | None] = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None}
     assert output_of(code, chosen) == "True"
 
 
