@@ -8,11 +8,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
-#include <limits>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -207,143 +205,28 @@ const char* openmp_runtime() {
 #endif
 }
 
-// Note [When threads are worth it]
-// Threads that wait after a region stay awake for 100 to 150 us (500 spins of libgomp); then a
-// region costs 2 us, and 35 to 60 us where they have gone to sleep. So a short call is worth
-// threads only in a row of calls. And threads that share a layer's units wait for each other in
-// every step: where another program has one of the cores, a step takes as long as that program's
-// turn, and a call of 0.15 ms took 5 ms. A barrier notices, and for a while every call stays on one
-// thread.
-namespace {
-
-// Calls come in a row where one starts within this after the last one's end.
-constexpr double kBackToBack = 60;
-// After so many in a row the threads are woken for the next one, which may cost it kColdRegion.
-constexpr unsigned kRow = 4;
-constexpr double kHotRegion = 2, kColdRegion = 60;
-// Long waits of a call that say that a core is taken (one alone may be an interrupt), and how long
-// one thread works then: twice as long each time, 1 s at most.
-constexpr std::size_t kTaken = 3;
-constexpr double kFirstPause = 20e3, kLongestPause = 1e6;
-
-double now_microseconds() {
-  return std::chrono::duration<double, std::micro>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-// 40 ns on Zen 4; 130 to 700 on a Zen 1 guest whose two cores may or may not share an L3.
-constexpr double kMeasureMeetingEvery = 1e6, kLongCall = 1e3;
-constexpr int kMeetings = 12;
-std::atomic<double> meeting{0.15}, meeting_measured{-1e9};
-
-struct Meetings {
-  double microseconds;     // the fastest one
-  std::size_t long_waits;  // after one of which they end
-};
-
-Meetings measure_meetings() {
-  struct alignas(64) Line {
-    volatile float value;
-  };
-  Line lines[2][4] = {};
-  Arrival arrivals[2];
-  std::atomic<std::size_t> long_waits{0};
-  double fastest = std::numeric_limits<double>::infinity();
-  parallel(2, [&](std::size_t index) {
-    Barrier barrier(arrivals, index, 2);
-    for (int i = 0; i < kMeetings && long_waits == 0; ++i) {
-      const double begin = now_microseconds();
-      for (Line& line : lines[index]) line.value = static_cast<float>(i);
-      barrier.wait();
-      for (Line& line : lines[1 - index]) (void)line.value;
-      if (index == 0) fastest = std::min(fastest, now_microseconds() - begin);
-      // Said before the second barrier, so that behind it both threads know and end together.
-      long_waits += barrier.long_waits() > 0;
-      barrier.wait();  // the lines are free to be written again
-    }
-  });
-  return {fastest, long_waits};
-}
-
-// The calling thread's calls that might have used threads; times in microseconds.
-struct Rhythm {
-  double last_call = -1e9, last_region = -1e9;
-  unsigned row = 0;
-  double pause = 0, pause_until = 0;
-};
-thread_local Rhythm rhythm;
-
-}  // namespace
-
-namespace {
-double region_cost(double now) {
-  if (now < rhythm.pause_until) return std::numeric_limits<double>::infinity();
-  const bool awake = now - rhythm.last_region < kBackToBack;
-  return awake || rhythm.row >= kRow ? kHotRegion : kColdRegion;
-}
-}  // namespace
-
-double region_microseconds() {
-  const double now = now_microseconds();
-  rhythm.row = now - rhythm.last_call < kBackToBack ? rhythm.row + 1 : 0;
-  return region_cost(now);
-}
-
-namespace {
-// A core is taken: one thread works for a while.
-void pause_threads(double now) {
-  rhythm.pause = std::clamp(2 * rhythm.pause, kFirstPause, kLongestPause);
-  rhythm.pause_until = now + rhythm.pause;
-}
-}  // namespace
-
-double meeting_microseconds(double estimate) {
-  const double now = now_microseconds();
-  if (now - meeting_measured < kMeasureMeetingEvery) return meeting;
-  const double region = region_cost(now);
-  if (region > kColdRegion || (estimate < kLongCall && region > kHotRegion)) return meeting;
-  meeting_measured = now;
-  const Meetings measured = measure_meetings();
-  if (measured.long_waits > 0) pause_threads(now_microseconds());
-  if (measured.microseconds < kLongCall) meeting = measured.microseconds;
-  return meeting;
-}
-
-void call_ended(std::size_t long_waits) {
-  rhythm.last_call = now_microseconds();
-  if (long_waits >= kTaken)
-    pause_threads(rhythm.last_call);
-  else if (rhythm.last_region > rhythm.pause_until)
-    rhythm.pause = 0;  // threads have worked since, and undisturbed
-}
-
 bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void* context) {
 #if defined(_OPENMP)
-  const bool ran = forks.load(std::memory_order_relaxed) == 0
-                       ? start_region(threads, body, context)
-                       : own_runner.get().run(body, threads, context);
-  if (ran) rhythm.last_region = now_microseconds();
-  return ran;
+  return forks.load(std::memory_order_relaxed) == 0 ? start_region(threads, body, context)
+                                                    : own_runner.get().run(body, threads, context);
 #else
   (void)threads, (void)body, (void)context;
   return false;
 #endif
 }
 
-// 20 us on Zen 4, 50 on Zen 1: threads with equal work that wait longer lack a core.
-constexpr int kPauses = 2000;
-
 void Barrier::wait() {
   if (count_ == 1) return;
   ++times_;
   arrivals_[index_].times.store(times_, std::memory_order_release);
   for (std::size_t other = 0; other < count_; ++other) {
-    for (int spins = 0; arrivals_[other].times.load(std::memory_order_acquire) < times_; ++spins) {
-      if (spins == kPauses) ++long_waits_;
-      if (spins > kPauses) --spins, std::this_thread::yield();
-      pause();
-    }
+    const auto arrived = [&] {
+      return arrivals_[other].times.load(std::memory_order_acquire) >= times_;
+    };
+    for (std::size_t pauses = 0; pauses < patience_ && !arrived(); ++pauses) pause();
+    if (arrived()) continue;
+    ++long_waits_;
+    while (!arrived()) std::this_thread::yield();
   }
 }
 

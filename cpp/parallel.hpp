@@ -34,16 +34,6 @@ bool parallel(std::size_t threads, Body body) {
       &body);
 }
 
-// What a region that starts now will cost the calling thread: see Note [When threads are worth it].
-// Asked once at the beginning of a call that may use threads; call_ended() at its end.
-double region_microseconds();
-// What a meeting of two threads costs each, with a few cache lines that each has written and the
-// other one reads. Measured by two threads, at most once a second and where a call's length (its
-// estimate in microseconds) or a row of calls makes that cheap; else as measured last.
-double meeting_microseconds(double estimate);
-// long_waits: of the barriers at which threads with equal work met, of all threads.
-void call_ended(std::size_t long_waits);
-
 // A thread's place in a Barrier; a cache line of its own.
 struct alignas(64) Arrival {
   std::atomic<std::size_t> times{0};
@@ -54,8 +44,11 @@ struct alignas(64) Arrival {
 // then yields. One thread's view of it.
 class Barrier {
  public:
-  Barrier(Arrival* arrivals, std::size_t index, std::size_t count)
-      : arrivals_(arrivals), index_(index), count_(count) {}
+  // patience: pauses of the processor that a thread waits before it gives its core away.
+  Barrier(Arrival* arrivals, std::size_t index, std::size_t count, std::size_t patience = kPatience)
+      : arrivals_(arrivals), index_(index), count_(count), patience_(patience) {}
+  // 20 us on Zen 4, 50 on Zen 1: threads with little and equal work that wait longer lack a core.
+  static constexpr std::size_t kPatience = 2000;
   std::size_t count() const { return count_; }
   void wait();
   // Times that a thread had to give its core away while it waited: the other one had no core.
@@ -63,7 +56,7 @@ class Barrier {
 
  private:
   Arrival* arrivals_;
-  std::size_t index_, count_;
+  std::size_t index_, count_, patience_;
   std::size_t times_ = 0;
   std::size_t long_waits_ = 0;
 };

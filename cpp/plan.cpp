@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "buffer.hpp"
+#include "parallel.hpp"
 
 #if defined(__linux__)
 #include <unistd.h>
@@ -30,13 +31,16 @@ constexpr std::size_t kSequenceBytes = std::size_t{48} << 20;
 constexpr std::size_t kFarFrom = 8;
 
 // Rows in the lanes: layers no wider than this, whose weights stay in L1 beside the rows' blocks.
+// Derived, not tuned.
 constexpr std::size_t kMostUnitsForRows = 32;
 constexpr std::size_t kMostInputForRows = 128;
 
 // A step's cost beyond products and gates.
 constexpr double kStepMicroseconds = 0.05;
-// Threads that share units all wait for each other in every step.
+// Threads that share units all wait for each other in every step, and each reads all others' lines.
 constexpr std::size_t kMostUnitGroups = 8;
+// 42 on Zen 1, 100 on Zen 4.
+constexpr double kPausesPerMicrosecond = 100;
 // What several threads must promise, since the model is rough and one thread disturbs nobody.
 constexpr double kWorthThreads = 0.85;
 
@@ -139,7 +143,8 @@ bool rows_fit_lanes(const ModelSizes& sizes, std::size_t lanes, std::size_t rows
   if (hidden > kMostUnitsForRows || rows < kPanel) return false;
   const std::size_t widest = std::max(sizes.input_size, sizes.layer_input(1));
   if (widest > kMostInputForRows) return false;
-  // Rows are rounded up to two vectors and turned around; units to one vector.
+  // Rows are rounded up to two vectors and turned around, which costs an eighth (H = 18, 513 rows,
+  // Zen 1: 0.8 of the time for 0.77 of the vectors); units to one vector.
   const std::size_t by_rows = round_up(rows, width) * hidden;
   const std::size_t by_units = rows * round_up(hidden, lanes);
   return 9 * by_rows < 8 * by_units;
@@ -161,6 +166,10 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   // One line more than the row: at H = 1024 rows would otherwise share one set of L1.
   plan.state_stride = sizes.panels() * kPanel + kPanel;
   plan.far = kFarFrom * machine.l2;
+  // Threads that wait for memory together may be a step apart.
+  plan.patience =
+      Barrier::kPatience +
+      static_cast<std::size_t>(kPausesPerMicrosecond * estimate_microseconds(sizes, 1, shape.B));
 
   const std::size_t row_bytes = plan.share_panels(sizes) * 3 * kPanel * sizeof(float);
   // Weights from beyond L2 cost more than gates that spill there: as many rows as may be for each.

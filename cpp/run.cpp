@@ -13,6 +13,7 @@
 #include "float_mode.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
+#include "rhythm.hpp"
 
 namespace fastgru {
 namespace {
@@ -367,12 +368,13 @@ std::size_t run_thread(const Job& job, std::size_t thread) {
   const std::size_t group = thread / plan.grid.group_threads();
   const std::size_t first = group * plan.grid.group_threads();
   const Range panels = part(sizes.panels(), unit, plan.grid.units);
-  Share share{{group_begin(job, group), group_begin(job, group + 1)},
-              part(sizes.num_directions, (thread - first) / plan.grid.units, plan.grid.directions),
-              {panels.begin * kPanel, std::min(panels.end * kPanel, sizes.hidden_size)},
-              job.space.threads[thread],
-              Barrier(job.space.group + first, thread - first, plan.grid.group_threads()),
-              Barrier(job.space.units + team, unit, plan.grid.units)};
+  Share share{
+      {group_begin(job, group), group_begin(job, group + 1)},
+      part(sizes.num_directions, (thread - first) / plan.grid.units, plan.grid.directions),
+      {panels.begin * kPanel, std::min(panels.end * kPanel, sizes.hidden_size)},
+      job.space.threads[thread],
+      Barrier(job.space.group + first, thread - first, plan.grid.group_threads(), plan.patience),
+      Barrier(job.space.units + team, unit, plan.grid.units, plan.patience)};
   run_share(job, share);
   return share.team.long_waits();
 }
@@ -426,12 +428,14 @@ void run(const PackedModel& model, const Call& call) {
     if (model.sizes.panels() > 1) shape.meeting_microseconds = meeting_microseconds(estimate);
   }
   const Machine machine = machine_with(model.kernels->lanes);
-  auto long_waits = run(model, call, make_plan(model.sizes, machine, shape));
+  Plan plan = make_plan(model.sizes, machine, shape);
+  auto long_waits = run(model, call, plan);
   if (!long_waits) {  // the runtime gave fewer threads
     shape.max_threads = 1;
-    long_waits = run(model, call, make_plan(model.sizes, machine, shape));
+    plan = make_plan(model.sizes, machine, shape);
+    long_waits = run(model, call, plan);
   }
-  if (threaded) call_ended(*long_waits);
+  if (threaded) call_ended(plan.grid.threads() > 1, *long_waits);
   release_arena();
 }
 

@@ -52,11 +52,12 @@ FASTGRU_INLINE V blend(V z, V h, V n) {
   return fma(z, h, (V::set(1.0f) - z) * n);
 }
 
-// One unit's way through a step. x(g): the input product of gate g; recurrent products are given.
+// Gates, candidate and new state of a step.
 template <class V>
 struct Update {
   V r, z, n, h;
 };
+// x(g): the input product of gate g; hr, hz, hn: the recurrent ones; h: the old state.
 template <bool Plain, class V, class Input>
 FASTGRU_INLINE Update<V> reset_after_update(const Steps& a, Input x, V hr, V hz, V hn, V h) {
   const V r = gate<Plain>(a, x(0) + hr);

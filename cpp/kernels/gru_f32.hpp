@@ -1,7 +1,8 @@
 // The float32 GRU kernels with units in the lanes: one source for every ISA. Include a vec_*.hpp
 // first. gates.hpp has the equations, product.hpp the products and Note [Same bits].
 //
-// Everything is single-threaded, allocates nothing and has no tails: panels are padded with zeros.
+// Everything runs in one thread (Steps::meet waits for others), allocates nothing and computes
+// whole vectors: panels are padded with zeros, and only what exists is written to the user's array.
 #pragma once
 
 #include <cstddef>

@@ -148,18 +148,16 @@ FASTGRU_INLINE void for_each_unit(size_t unit, size_t end, Body body) {
 template <class V>
 struct RowBlocks {
   FASTGRU_INLINE explicit RowBlocks(const Steps& a) {
-    const size_t state = a.hidden * kWidth<V>;
+    const size_t size = a.hidden * kWidth<V>;
     // write_rows reads whole vectors of values of a state: what follows it is there.
-    state_ = a.gates;
-    next = state_ + state;
-    gates[0] = next + state;
-    gates[1] = gates[0] + state;
-    gates[2] = gates[1] + state;
-    reset_state = gates[2] + state;
-    update = reset_state + state;
-    x = update + state;
+    state = a.gates;
+    next = state + size;
+    for (int g = 0; g < 3; ++g) gates[g] = next + static_cast<size_t>(g + 1) * size;
+    reset_state = gates[2] + size;
+    update = reset_state + size;
+    x = update + size;
   }
-  float *state_, *next, *gates[3], *reset_state, *update, *x;
+  float *state, *next, *gates[3], *reset_state, *update, *x;
 };
 
 template <class V>
@@ -177,11 +175,11 @@ template <class V, bool Plain>
 FASTGRU_NOINLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block) {
   for_each_unit<kUnits<V, 3>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
-    const auto acc = row_product<V, U, 3>(a.bias, a.weights, block.state_, a.hidden, a.chain, unit);
+    const auto acc = row_product<V, U, 3>(a.bias, a.weights, block.state, a.hidden, a.chain, unit);
     const auto u = reset_after_update<Plain>(
         a, [&](int g) FASTGRU_INLINE_LAMBDA { return load_units<V, U>(block.gates[g], unit); },
         gate_of<V, U, 3>(acc, 0), gate_of<V, U, 3>(acc, 1), gate_of<V, U, 3>(acc, 2),
-        load_units<V, U>(block.state_, unit));
+        load_units<V, U>(block.state, unit));
     store_block<V, U>(block.next, unit, u.h);
   });
 }
@@ -190,12 +188,12 @@ template <class V, bool Plain>
 FASTGRU_NOINLINE void reset_before_step(const Steps& a, const RowBlocks<V>& block) {
   for_each_unit<kUnits<V, 2>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
-    const auto acc = row_product<V, U, 2>(a.bias, a.weights, block.state_, a.hidden, a.chain, unit);
+    const auto acc = row_product<V, U, 2>(a.bias, a.weights, block.state, a.hidden, a.chain, unit);
     const auto r =
         gate<Plain>(a, load_units<V, U>(block.gates[0], unit) + gate_of<V, U, 2>(acc, 0));
     const auto z =
         gate<Plain>(a, load_units<V, U>(block.gates[1], unit) + gate_of<V, U, 2>(acc, 1));
-    store_block<V, U>(block.reset_state, unit, r * load_units<V, U>(block.state_, unit));
+    store_block<V, U>(block.reset_state, unit, r * load_units<V, U>(block.state, unit));
     store_block<V, U>(block.update, unit, z);
   });
   for_each_unit<kUnits<V, 1>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
@@ -206,7 +204,7 @@ FASTGRU_NOINLINE void reset_before_step(const Steps& a, const RowBlocks<V>& bloc
         candidate<Plain>(a, load_units<V, U>(block.gates[2], unit) + gate_of<V, U, 1>(acc, 0));
     store_block<V, U>(
         block.next, unit,
-        blend(load_units<V, U>(block.update, unit), load_units<V, U>(block.state_, unit), n));
+        blend(load_units<V, U>(block.update, unit), load_units<V, U>(block.state, unit), n));
   });
 }
 
@@ -218,20 +216,20 @@ void for_each_row_tile(const Steps& a, void (*step)(const Steps&, const RowBlock
     RowBlocks<V> block(a);
     float* states[kWidth<V>];
     for (size_t r = 0; r < active; ++r) states[r] = a.state + (row + r) * a.state_stride;
-    read_rows<V>(states, active, a.hidden, block.state_);
+    read_rows<V>(states, active, a.hidden, block.state);
     for (size_t s = 0; s < a.steps; ++s) {
       read_rows<V>(a.input->x + s * a.rows + row, active, a.input->reduction, block.x);
       input_gates<V>(*a.input, block, a.hidden);
       step(a, block);
       const std::ptrdiff_t offset = static_cast<std::ptrdiff_t>(s) * a.out_step;
       write_rows<V>(block.next, active, a.hidden, a.out + row, offset);
-      float* const swap = block.state_;
-      block.state_ = block.next;
+      float* const swap = block.state;
+      block.state = block.next;
       block.next = swap;
     }
     float* const last = a.steps % 2 ? a.next : a.state;
     for (size_t r = 0; r < active; ++r) states[r] = last + (row + r) * a.state_stride;
-    write_rows<V>(block.state_, active, a.hidden, states, 0);
+    write_rows<V>(block.state, active, a.hidden, states, 0);
   }
 }
 

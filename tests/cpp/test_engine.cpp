@@ -16,6 +16,7 @@
 #include "pack.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
+#include "rhythm.hpp"
 #include "run.hpp"
 #include "stream.hpp"
 
@@ -168,8 +169,7 @@ Result reference(const TestModel& model, const Case& c) {
   return result;
 }
 
-// steps [begin, end) of the case, from h_0; lengths only where `ragged`.
-// By the plan, or by the engine's own where there is none.
+// The case from h_0, with its lengths where `ragged`, by the plan or by the engine's own (null).
 Result engine(const PackedModel& model, const Case& c, const Plan* plan, bool ragged = true) {
   const ModelSizes& s = model.sizes;
   const std::size_t width = s.num_directions * s.hidden_size;
@@ -429,7 +429,7 @@ void test_threads() {
   if (openmp_runtime() == std::string("none")) std::printf("SKIPPED: threads, without OpenMP\n");
   check(ended == (ran ? 4 : 0), "a body runs on all threads or not at all");
   check(region_microseconds() < 100, "a region costs something");
-  call_ended(100);
+  call_ended(true, 100);
   check(std::isinf(region_microseconds()), "no threads while a core is taken");
   ModelSizes small;
   small.input_size = small.hidden_size = 64;

@@ -1,0 +1,22 @@
+// What threads cost a call that comes now: the waking of a team, and the meetings of threads that
+// share a layer's units. Remembers when the calling thread's calls came; decides nothing: plan.cpp
+// does.
+#pragma once
+
+#include <cstddef>
+
+namespace fastgru {
+
+// What a region that starts now will cost the calling thread: see Note [When threads are worth it].
+// Infinite while another program has a core. Asked once at the beginning of a call that may use
+// threads; call_ended() at its end.
+double region_microseconds();
+// What a meeting of two threads costs each, with a few cache lines that each has written and the
+// other one reads. Measured by two threads, at most once a second and where a call's length (its
+// estimate in microseconds) or a row of calls makes that cheap; else as measured last.
+double meeting_microseconds(double estimate);
+// used: whether the call used threads. long_waits: of the barriers at which threads with equal work
+// met, of all threads.
+void call_ended(bool used, std::size_t long_waits);
+
+}  // namespace fastgru
