@@ -166,10 +166,11 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   // One line more than the row: at H = 1024 rows would otherwise share one set of L1.
   plan.state_stride = sizes.panels() * kPanel + kPanel;
   plan.far = kFarFrom * machine.l2;
-  // Threads that wait for memory together may be a step apart.
+  // Threads that wait for memory together may be a step or two apart (H = 1024, Zen 1: cores that
+  // do not share an L3), and a core that is taken is missing for milliseconds.
   plan.patience =
-      Barrier::kPatience +
-      static_cast<std::size_t>(kPausesPerMicrosecond * estimate_microseconds(sizes, 1, shape.B));
+      Barrier::kPatience + static_cast<std::size_t>(4 * kPausesPerMicrosecond *
+                                                    estimate_microseconds(sizes, 1, shape.B));
 
   const std::size_t row_bytes = plan.share_panels(sizes) * 3 * kPanel * sizeof(float);
   // Weights from beyond L2 cost more than gates that spill there: as many rows as may be for each.
