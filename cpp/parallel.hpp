@@ -44,19 +44,20 @@ struct alignas(64) Arrival {
 // then yields. One thread's view of it.
 class Barrier {
  public:
-  // patience: pauses of the processor that a thread waits before it gives its core away.
-  Barrier(Arrival* arrivals, std::size_t index, std::size_t count, std::size_t patience = kPatience)
+  // patience: microseconds of giving the core away after which a wait counts as long.
+  Barrier(Arrival* arrivals, std::size_t index, std::size_t count, double patience = kPatience)
       : arrivals_(arrivals), index_(index), count_(count), patience_(patience) {}
-  // 20 us on Zen 4, 50 on Zen 1: threads with little and equal work that wait longer lack a core.
-  static constexpr std::size_t kPatience = 2000;
+  // Threads with little and equal work that wait longer lack a core.
+  static constexpr double kPatience = 50;
   std::size_t count() const { return count_; }
   void wait();
-  // Times that a thread had to give its core away while it waited: the other one had no core.
+  // How often it took so long that the other one can have had no core.
   std::size_t long_waits() const { return long_waits_; }
 
  private:
   Arrival* arrivals_;
-  std::size_t index_, count_, patience_;
+  std::size_t index_, count_;
+  double patience_;
   std::size_t times_ = 0;
   std::size_t long_waits_ = 0;
 };

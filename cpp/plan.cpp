@@ -39,8 +39,6 @@ constexpr std::size_t kMostInputForRows = 128;
 constexpr double kStepMicroseconds = 0.05;
 // Threads that share units all wait for each other in every step, and each reads all others' lines.
 constexpr std::size_t kMostUnitGroups = 8;
-// 42 on Zen 1, 100 on Zen 4.
-constexpr double kPausesPerMicrosecond = 100;
 // What several threads must promise, since the model is rough and one thread disturbs nobody.
 constexpr double kWorthThreads = 0.85;
 
@@ -168,9 +166,7 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   plan.far = kFarFrom * machine.l2;
   // Threads that wait for memory together may be a step or two apart (H = 1024, Zen 1: cores that
   // do not share an L3), and a core that is taken is missing for milliseconds.
-  plan.patience =
-      Barrier::kPatience + static_cast<std::size_t>(4 * kPausesPerMicrosecond *
-                                                    estimate_microseconds(sizes, 1, shape.B));
+  plan.patience = Barrier::kPatience + 4 * estimate_microseconds(sizes, 1, shape.B);
 
   const std::size_t row_bytes = plan.share_panels(sizes) * 3 * kPanel * sizeof(float);
   // Weights from beyond L2 cost more than gates that spill there: as many rows as may be for each.

@@ -51,7 +51,7 @@ struct Plan {
   std::size_t row_block = 1;     // most rows that advance together
   std::size_t time_block = 1;    // most steps whose input product is done at once
   std::size_t state_stride = 0;  // floats between the states of neighbouring rows
-  std::size_t patience = 0;      // of a barrier, see parallel.hpp
+  double patience = 0;           // of a barrier, see parallel.hpp
   std::size_t far = 0;           // bytes of a share's weights from which on they come from memory
 
   // Panels of the widest share of units.
