@@ -31,9 +31,11 @@ COLD_NS = 20_000_000
 WARM_UP_NS = 10_000_000
 """Before anything is timed: page faults, lazy allocation, the clock rate."""
 
-SETTLE_S = 0.1
-"""Sleep before a turn with several threads: ONNX Runtime's spin for about 60 ms after a run (Zen 1
-guest), and would have a core that the next peer's threads need."""
+SETTLE_S = 0.02
+"""Sleep before a turn of a case with several threads: GNU OpenMP spins for about 8 ms after every
+parallel region by default, on a core that the next peer needs. (ONNX Runtime's threads spin for
+about 60 ms. After 100 ms of sleep, though, threads of every library shared one core for 15 ms and
+more on a Zen 1 guest, and that is another measurement.)"""
 
 AWAKE_NS = 10_000_000
 """Replaces REWARM_NS after such a sleep: the first regions after idleness can take up to 8 ms."""

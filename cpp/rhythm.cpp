@@ -34,7 +34,7 @@ double now_microseconds() {
 }
 
 // 40 ns on Zen 4; 130 to 700 on a Zen 1 guest whose two cores may or may not share an L3.
-constexpr double kMeasureMeetingEvery = 1e6, kLongCall = 1e3;
+constexpr double kMeasureMeetingEvery = 1e6;
 constexpr int kMeetings = 12;
 std::atomic<double> meeting{0.15}, meeting_measured{-1e9};
 
@@ -51,7 +51,7 @@ Meetings measure_meetings() {
   Arrival arrivals[2];
   std::atomic<std::size_t> long_waits{0};
   double fastest = std::numeric_limits<double>::infinity();
-  parallel(2, [&](std::size_t index) {
+  const bool ran = parallel(2, [&](std::size_t index) {
     Barrier barrier(arrivals, index, 2);
     for (int i = 0; i < kMeetings && long_waits == 0; ++i) {
       const double begin = now_microseconds();
@@ -64,7 +64,7 @@ Meetings measure_meetings() {
       barrier.wait();  // the lines are free to be written again
     }
   });
-  return {fastest, long_waits};
+  return {fastest, ran ? long_waits.load() : 1};
 }
 
 // The calling thread's calls that might have used threads; times in microseconds.
@@ -95,16 +95,15 @@ double region_microseconds() {
   return region_cost(now);
 }
 
-double meeting_microseconds(double estimate) {
+double meeting_microseconds() {
   const double now = now_microseconds();
-  if (now - meeting_measured < kMeasureMeetingEvery) return meeting;
-  const double region = region_cost(now);
-  if (region > kColdRegion || (estimate < kLongCall && region > kHotRegion)) return meeting;
+  // Of a team that is awake: one that wakes up takes long for other reasons.
+  const bool awake = now - rhythm.last_region < kBackToBack && now >= rhythm.pause_until;
+  if (!awake || now - meeting_measured < kMeasureMeetingEvery) return meeting;
   meeting_measured = now;
   const Meetings measured = measure_meetings();
   rhythm.last_region = now_microseconds();
-  if (measured.long_waits > 0) pause_threads(rhythm.last_region);
-  if (measured.microseconds < kLongCall) meeting = measured.microseconds;
+  if (measured.long_waits == 0) meeting = measured.microseconds;
   return meeting;
 }
 

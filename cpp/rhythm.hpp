@@ -12,9 +12,9 @@ namespace fastgru {
 // threads; call_ended() at its end.
 double region_microseconds();
 // What a meeting of two threads costs each, with a few cache lines that each has written and the
-// other one reads. Measured by two threads, at most once a second and where a call's length (its
-// estimate in microseconds) or a row of calls makes that cheap; else as measured last.
-double meeting_microseconds(double estimate);
+// other one reads. Measured by two threads at most once a second, in a row of calls that use
+// threads; else as measured last.
+double meeting_microseconds();
 // used: whether the call used threads. long_waits: of the barriers at which threads with equal work
 // met, of all threads.
 void call_ended(bool used, std::size_t long_waits);

@@ -425,7 +425,7 @@ void run(const PackedModel& model, const Call& call) {
   if (threaded) {
     shape.max_threads = call.max_threads;
     shape.region_microseconds = region_microseconds();
-    if (model.sizes.panels() > 1) shape.meeting_microseconds = meeting_microseconds(estimate);
+    if (model.sizes.panels() > 1) shape.meeting_microseconds = meeting_microseconds();
   }
   const Machine machine = machine_with(model.kernels->lanes);
   Plan plan = make_plan(model.sizes, machine, shape);
