@@ -42,12 +42,12 @@ constexpr std::size_t kMostUnitGroups = 8;
 // What several threads must promise, since the model is rough and one thread disturbs nobody.
 constexpr double kWorthThreads = 0.85;
 
-std::size_t even_blocks(std::size_t n, std::size_t most) {
-  const std::size_t blocks = (n + most - 1) / most;
-  return blocks == 0 ? 1 : (n + blocks - 1) / blocks;
-}
-
 std::size_t divided_up(std::size_t n, std::size_t by) { return (n + by - 1) / by; }
+
+std::size_t even_blocks(std::size_t n, std::size_t most) {
+  const std::size_t blocks = divided_up(n, most);
+  return blocks == 0 ? 1 : divided_up(n, blocks);
+}
 
 #if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
 std::size_t cache_bytes(int name, std::size_t otherwise) {
@@ -170,9 +170,9 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
 
   const std::size_t row_bytes = plan.share_panels(sizes) * 3 * kPanel * sizeof(float);
   // Weights from beyond L2 cost more than gates that spill there: as many rows as may be for each.
-  const bool far = row_bytes * sizes.hidden_size > machine.l2;
+  const bool beyond_l2 = row_bytes * sizes.hidden_size > machine.l2;
   std::size_t most =
-      far ? kMaxRowBlock : std::clamp(kGatesBytes / row_bytes, kMinRowBlock, kMaxRowBlock);
+      beyond_l2 ? kMaxRowBlock : std::clamp(kGatesBytes / row_bytes, kMinRowBlock, kMaxRowBlock);
   if (sizes.num_directions == 2 && sizes.num_layers > 1) {
     const std::size_t sequence = shape.T * 2 * sizes.hidden_size * sizeof(float);
     most = std::min(most, std::max(kMinRowBlock, kSequenceBytes / (2 * sequence + 1)));
