@@ -25,11 +25,7 @@ thread_local Buffer arena;
 
 }  // namespace
 
-std::size_t checked_product(std::size_t a, std::size_t b) {
-  std::size_t product;
-  if (__builtin_mul_overflow(a, b, &product)) throw std::length_error("size overflows");
-  return product;
-}
+void size_overflows() { throw std::length_error("size overflows"); }
 
 Buffer::Buffer(std::size_t bytes, Contents contents) : size_(bytes) {
   if (bytes == 0) return;
@@ -47,12 +43,12 @@ Buffer::Buffer(std::size_t bytes, Contents contents) : size_(bytes) {
 
 Buffer::~Buffer() { std::free(data_); }
 
-std::byte* acquire_arena(std::size_t bytes) {
+Block arena_of(std::size_t bytes) {
   if (arena.size() < bytes) {
     arena = Buffer();  // first free, then allocate: never two at once
     arena = Buffer(bytes);
   }
-  return arena.data();
+  return {arena.data(), arena.size()};
 }
 
 void release_arena() {

@@ -62,7 +62,7 @@ void for_each_panel(const ModelSizes& sizes, std::size_t layer, const PackedLaye
     for_each_panel(packed.recurrent_bias, tensors.bias_hh, hidden, 1, 0, 3, move);
 }
 
-// Counts (without a block) or places every array of the model.
+// Counts (in no block) or places every array of the model.
 void carve(PackedModel& model, Carver& carver) {
   const ModelSizes& sizes = model.sizes;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
@@ -103,10 +103,10 @@ PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
   model.sizes = spec.sizes;
   model.kernels = kernels;
   model.layers.resize(spec.layers.size());
-  Carver counter;
+  Carver counter({});
   carve(model, counter);
   model.storage = Buffer(counter.used(), Buffer::Contents::as_found);
-  Carver carver(model.storage.data());
+  Carver carver({model.storage.data(), model.storage.size()});
   carve(model, carver);
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     const std::size_t layer = i / spec.sizes.num_directions;

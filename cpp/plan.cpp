@@ -1,6 +1,7 @@
 #include "plan.hpp"
 
 #include <algorithm>
+#include <fstream>
 
 #include "buffer.hpp"
 #include "parallel.hpp"
@@ -25,10 +26,14 @@ constexpr std::size_t kMinRowBlock = 8;
 // arena keeps them between calls, as long as kMinRowBlock rows allow.
 constexpr std::size_t kSequenceBytes = std::size_t{48} << 20;
 
-// From so many times L2 on a share's weights come from memory, or from an L3 that it fills.
-// Fetching ahead then made 16 to 32 rows 1.1 to 1.15 times as fast (H = 1024, Zen 1: 24 times its
-// L2), and up to 2% slower at 2 to 6 times L2.
-constexpr std::size_t kFarFrom = 8;
+// Weights come from memory where those that are read before they are read again fill more of L3
+// than this: other things are in there too. Going chain by chain made steps 1.2 to 1.4 times as
+// fast for 3 to 8 rows and 1.02 to 1.14 times for 16 to 64 beyond it (H = 768 and 1024 at T = 100,
+// 384 to 512 at T = 1), and 0.8 to 0.98 times up to 5 MB (H = 400 to 640), on Zen 1 with 8 MiB.
+constexpr double kFarFrom = 0.7;
+// Where the system does not tell.
+constexpr std::size_t kUsualL1 = std::size_t{32} << 10, kUsualL2 = std::size_t{512} << 10;
+constexpr std::size_t kL3PerL2 = 16;
 
 // Rows in the lanes: layers no wider than this, whose weights stay in L1 beside the rows' blocks.
 // Derived, not tuned.
@@ -53,6 +58,14 @@ std::size_t even_blocks(std::size_t n, std::size_t most) {
 std::size_t cache_bytes(int name, std::size_t otherwise) {
   const long bytes = sysconf(name);
   return bytes > 0 ? static_cast<std::size_t>(bytes) : otherwise;
+}
+
+// The L3 that one core sees. sysconf() would not do: on AMD it adds up those of a whole package.
+std::size_t l3_bytes(std::size_t otherwise) {
+  std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index3/size");
+  std::size_t kib = 0;
+  char unit = 0;
+  return file >> kib >> unit && unit == 'K' && kib > 0 ? kib << 10 : otherwise;
 }
 #endif
 
@@ -82,6 +95,19 @@ double thread_microseconds(const ModelSizes& s, const Machine& machine, std::siz
     step += meeting * (s.reset_after ? 1 : 2);
   }
   return static_cast<double>(T) * static_cast<double>(directions) * step;
+}
+
+// Packed weights of one layer in one direction for `terms` inputs.
+double matrix_bytes(const ModelSizes& s, std::size_t terms) {
+  return static_cast<double>(3 * sizeof(float) * kPanel * s.panels() * terms);
+}
+
+// All weights.
+double weight_bytes(const ModelSizes& s) {
+  double bytes = 0;
+  for (std::size_t l = 0; l < s.num_layers; ++l)
+    bytes += matrix_bytes(s, s.layer_input(l) + s.hidden_size);
+  return bytes * static_cast<double>(s.num_directions);
 }
 
 // The grid of at most shape.max_threads threads that promises most.
@@ -114,13 +140,16 @@ Machine machine_with(std::size_t lanes) {
   // AVX-512.
   machine.gflops = 6.0 * static_cast<double>(lanes);
 #if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
-  static const std::size_t l1 = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, std::size_t{32} << 10);
-  static const std::size_t l2 = cache_bytes(_SC_LEVEL2_CACHE_SIZE, std::size_t{512} << 10);
+  static const std::size_t l1 = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, kUsualL1);
+  static const std::size_t l2 = cache_bytes(_SC_LEVEL2_CACHE_SIZE, kUsualL2);
+  static const std::size_t l3 = l3_bytes(kL3PerL2 * l2);
   machine.l1 = l1;
   machine.l2 = l2;
+  machine.l3 = l3;
 #else
-  machine.l1 = std::size_t{32} << 10;
-  machine.l2 = std::size_t{512} << 10;
+  machine.l1 = kUsualL1;
+  machine.l2 = kUsualL2;
+  machine.l3 = kL3PerL2 * kUsualL2;
 #endif
   return machine;
 }
@@ -163,7 +192,6 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   plan.rows_in_lanes = rows_in_lanes;
   // One line more than the row: at H = 1024 rows would otherwise share one set of L1.
   plan.state_stride = sizes.panels() * kPanel + kPanel;
-  plan.far = kFarFrom * machine.l2;
   // Threads that wait for memory together may be a step or two apart (H = 1024, Zen 1: cores that
   // do not share an L3), and a core that is taken is missing for milliseconds.
   plan.patience = Barrier::kPatience + 4 * estimate_microseconds(sizes, 1, shape.B);
@@ -186,6 +214,11 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   plan.fused = shape.T == 1 && units_only && plan.row_block <= kMinRowBlock;
   const std::size_t longest = kGatesBytes / (row_bytes * plan.row_block);
   plan.time_block = std::clamp<std::size_t>(longest, 1, std::max<std::size_t>(1, shape.T));
+  // Input weights are read once a block of time, and so all others in between.
+  const double near = kFarFrom * static_cast<double>(machine.l3);
+  plan.far_input = weight_bytes(sizes) > near;
+  plan.far_recurrent =
+      plan.time_block == 1 ? plan.far_input : matrix_bytes(sizes, sizes.hidden_size) > near;
   return plan;
 }
 

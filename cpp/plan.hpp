@@ -14,6 +14,7 @@ struct Machine {
   std::size_t lanes = 1;  // floats per vector
   std::size_t l1 = 0;     // bytes of one core's caches
   std::size_t l2 = 0;
+  std::size_t l3 = 0;  // all of it
 };
 
 // The machine with kernels of so many lanes. Asks the system for the caches once.
@@ -52,7 +53,8 @@ struct Plan {
   std::size_t time_block = 1;    // most steps whose input product is done at once
   std::size_t state_stride = 0;  // floats between the states of neighbouring rows
   double patience = 0;           // of a barrier, see parallel.hpp
-  std::size_t far = 0;           // bytes of a share's weights from which on they come from memory
+  // Whether the weights of the input products, and of the recurrent ones, come from memory.
+  bool far_input = false, far_recurrent = false;
 
   // Panels of the widest share of units.
   std::size_t share_panels(const ModelSizes& sizes) const {

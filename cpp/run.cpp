@@ -93,7 +93,7 @@ Workspace carve_workspace(Carver& carver, const ModelSizes& sizes, const Call& c
         s.gates = carver.take<float>(gates);
         s.x_rows = carver.take<const float*>(block);
         s.out_rows = carver.take<float*>(plan.row_block);
-        if (w.threads) w.threads[thread] = s;
+        if (carver.fits()) w.threads[thread] = s;
       }
     }
   }
@@ -200,7 +200,7 @@ class RowBlock {
     product.reduction = K;
     product.chain = chain_terms(H);
     product.units = share_.units.size();
-    product.far = is_far(K);
+    product.far = plan_.far_input;
 
     Steps args{};
     args.weights = packed.recurrent_weights + first * (sizes_.reset_after ? 3 : 2) * H;
@@ -221,7 +221,7 @@ class RowBlock {
     args.rows = rows;
     args.steps = steps;
     args.chain = chain_terms(H);
-    args.far = is_far(H);
+    args.far = plan_.far_recurrent;
     args.activation = sizes_.activation;
     args.recurrent_activation = sizes_.recurrent_activation;
     if (share_.team.count() > 1) {
@@ -241,11 +241,6 @@ class RowBlock {
       (sizes_.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(args);
     else
       (sizes_.reset_after ? kernels.steps_reset_after : kernels.steps_reset_before)(args);
-  }
-
-  // Whether the share's weights of `reduction` terms come from memory.
-  bool is_far(std::size_t reduction) const {
-    return share_.units.size() * 3 * sizeof(float) * reduction >= plan_.far;
   }
 
   // See Note [Rows, steps and time].
@@ -394,10 +389,12 @@ void sort_rows(const Call& call, const Workspace& space) {
 }  // namespace
 
 std::optional<std::size_t> run(const PackedModel& model, const Call& call, const Plan& plan) {
-  Carver counter;
-  carve_workspace(counter, model.sizes, call, plan);
-  Carver carver(acquire_arena(counter.used()));
-  const Workspace space = carve_workspace(carver, model.sizes, call, plan);
+  Carver carver(arena_of(0));
+  Workspace space = carve_workspace(carver, model.sizes, call, plan);
+  if (!carver.fits()) {
+    carver = Carver(arena_of(carver.used()));
+    space = carve_workspace(carver, model.sizes, call, plan);
+  }
   for (std::size_t thread = 0; thread < plan.grid.threads(); ++thread) {
     new (&space.group[thread]) Arrival;
     new (&space.units[thread]) Arrival;

@@ -41,20 +41,21 @@ FASTGRU_INLINE void rows_of(const float* base, size_t stride, size_t row, const 
   for (int r = 0; r < R; ++r) in[r] = base + (row + r) * stride;
 }
 
-// ---- tiles: what for_each_tile() runs; kGates is G, weights and reduction those of its product
-// ----
+// ---- tiles: the operands of a product, its gates (G), and what becomes of it ----
 
 struct InputTile {
   static constexpr int kGates = 3;
+  static const float* bias(const InputProduct& a) { return a.bias; }
   static const float* weights(const InputProduct& a) { return a.weights; }
   static size_t reduction(const InputProduct& a) { return a.reduction; }
-
-  template <class V, int R, int C>
-  static void run(const InputProduct& a, std::ptrdiff_t, size_t row, size_t chunk, Ahead ahead) {
-    const float* in[R];
+  template <int R>
+  static FASTGRU_INLINE void inputs(const InputProduct& a, size_t row, const float* (&in)[R]) {
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) in[r] = a.x[row + r];
-    const auto acc = product<V, R, C, 3>(a.bias, a.weights, in, a.reduction, a.chain, chunk, ahead);
+  }
+  template <class V, int R, int C>
+  static FASTGRU_INLINE void finish(const InputProduct& a, std::ptrdiff_t, size_t row, size_t chunk,
+                                    const Accumulators<V, R * C * 3>& acc) {
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) {
       FASTGRU_UNROLL
@@ -128,14 +129,16 @@ FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t chunk, Body
 
 struct ResetAfterTile {
   static constexpr int kGates = 3;
+  static const float* bias(const Steps& a) { return a.bias; }
   static const float* weights(const Steps& a) { return a.weights; }
   static size_t reduction(const Steps& a) { return a.hidden; }
-
+  template <int R>
+  static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
+    rows_of(a.state, a.state_stride, row, in);
+  }
   template <class V, int R, int C>
-  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk, Ahead ahead) {
-    const float* h[R];
-    rows_of(a.state, a.state_stride, row, h);
-    const auto acc = product<V, R, C, 3>(a.bias, a.weights, h, a.hidden, a.chain, chunk, ahead);
+  static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk,
+                                    const Accumulators<V, R * C * kGates>& acc) {
     for_each_part<V, C, 3, R * C>(a, row, chunk, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
       constexpr bool kPlain = decltype(plain)::value != 0;
       const auto u = reset_after_update<kPlain>(
@@ -156,14 +159,16 @@ struct ResetAfterTile {
 // Reset before, first pass: r and z of every unit, before any candidate can be computed.
 struct ResetBeforeGates {
   static constexpr int kGates = 2;
+  static const float* bias(const Steps& a) { return a.bias; }
   static const float* weights(const Steps& a) { return a.weights; }
   static size_t reduction(const Steps& a) { return a.hidden; }
-
+  template <int R>
+  static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
+    rows_of(a.state, a.state_stride, row, in);
+  }
   template <class V, int R, int C>
-  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk, Ahead ahead) {
-    const float* h[R];
-    rows_of(a.state, a.state_stride, row, h);
-    const auto acc = product<V, R, C, 2>(a.bias, a.weights, h, a.hidden, a.chain, chunk, ahead);
+  static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk,
+                                    const Accumulators<V, R * C * kGates>& acc) {
     for_each_part<V, C, 2, R * C>(a, row, chunk, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
       constexpr bool kPlain = decltype(plain)::value != 0;
       const auto r = gate<kPlain>(a, part.input(0) + part.recurrent(acc, 0));
@@ -181,15 +186,16 @@ struct ResetBeforeGates {
 // Reset before, second pass: the candidate from r * h, and the new state.
 struct ResetBeforeCandidate {
   static constexpr int kGates = 1;
+  static const float* bias(const Steps& a) { return a.bias + 2 * kPanel; }
   static const float* weights(const Steps& a) { return a.candidate_weights; }
   static size_t reduction(const Steps& a) { return a.hidden; }
-
+  template <int R>
+  static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
+    rows_of(a.reset_state, a.state_stride, row, in);
+  }
   template <class V, int R, int C>
-  static void run(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk, Ahead ahead) {
-    const float* rh[R];
-    rows_of(a.reset_state, a.state_stride, row, rh);
-    const auto acc = product<V, R, C, 1>(a.bias + 2 * kPanel, a.candidate_weights, rh, a.hidden,
-                                         a.chain, chunk, ahead);
+  static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t chunk,
+                                    const Accumulators<V, R * C * kGates>& acc) {
     for_each_part<V, C, 1, R * C>(a, row, chunk, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
       constexpr bool kPlain = decltype(plain)::value != 0;
       const auto n = candidate<kPlain>(a, part.input(2) + part.recurrent(acc, 0));
@@ -213,27 +219,91 @@ constexpr int chunks_per_tile() {
   return by_registers < 1 ? 1 : by_registers < wanted ? by_registers : wanted;
 }
 
+// Sums of the tiles of a group of chunks, where these take turns at each chain of products.
+struct Kept {
+  static constexpr size_t kMostRows = 64;
+
+  float* sums;  // [rows x chunks][G vectors], tile after tile
+  size_t first_chunk, chunks;
+
+  // Vectors of units before a tile of R rows, one for each row and chunk.
+  template <int R>
+  FASTGRU_INLINE size_t before(size_t row, size_t chunk) const {
+    return row * chunks + R * (chunk - first_chunk);
+  }
+  template <class V, int R, int G>
+  FASTGRU_INLINE float* of(size_t row, size_t chunk) const {
+    return sums + before<R>(row, chunk) * (G * V::lanes);
+  }
+};
+
+// One chain of a tile's products.
+template <class Args>
+struct Chain {
+  const Args& args;
+  size_t begin, end;  // of the reduction
+  size_t vectors;     // rows x chunks of the group
+  Ahead ahead;        // what the next chain needs, for all tiles together
+};
+template <class Tile>
+struct ChainTile {
+  static constexpr int kGates = Tile::kGates;
+
+  template <class V, int R, int C, class Args>
+  static void run(const Chain<Args>& chain, std::ptrdiff_t, size_t row, size_t chunk,
+                  const Kept* kept) {
+    const Args& a = chain.args;
+    const float* in[R];
+    Tile::inputs(a, row, in);
+    const size_t before = kept->before<R>(row, chunk), lines = chain.ahead.bytes / kLine;
+    const size_t from = lines * before / chain.vectors * kLine;
+    const size_t to = lines * (before + R * C) / chain.vectors * kLine;
+    add_chain<V, R, C, kGates>(Tile::bias(a), Tile::weights(a), in, Tile::reduction(a), chunk,
+                               chain.begin, chain.end, kept->of<V, R, kGates>(row, chunk),
+                               {chain.ahead.from + from, to - from});
+  }
+};
+
+// A tile from its first product to its results; kept: the products where they are known already.
+template <class Tile>
+struct WholeTile {
+  static constexpr int kGates = Tile::kGates;
+
+  template <class V, int R, int C, class Args>
+  static void run(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk,
+                  const Kept* kept) {
+    Accumulators<V, R * C * kGates> acc;
+    if (kept) {
+      acc = load_all<V, R * C * kGates>(kept->of<V, R, kGates>(row, chunk));
+    } else {
+      const float* in[R];
+      Tile::inputs(a, row, in);
+      acc = product<V, R, C, kGates>(Tile::bias(a), Tile::weights(a), in, Tile::reduction(a),
+                                     a.chain, chunk);
+    }
+    Tile::template finish<V, R, C>(a, offset, row, chunk, acc);
+  }
+};
+
 // All chunks of rows [row, row + R): groups of C and then what is left, one size smaller each.
 template <class Tile, class V, int R, int C, class Args>
 FASTGRU_INLINE void run_chunks(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk,
-                               size_t count, Ahead ahead) {
-  if (count == C) return Tile::template run<V, R, C>(a, offset, row, chunk, ahead);
-  if constexpr (C > 1) run_chunks<Tile, V, R, C - 1>(a, offset, row, chunk, count, ahead);
+                               size_t count, const Kept* kept) {
+  if (count == C) return Tile::template run<V, R, C>(a, offset, row, chunk, kept);
+  if constexpr (C > 1) run_chunks<Tile, V, R, C - 1>(a, offset, row, chunk, count, kept);
 }
 
 template <class Tile, class V, int R, class Args>
 void run_rows(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk, size_t count,
-              size_t rows, Ahead ahead) {
+              size_t rows, const Kept* kept) {
   constexpr int kMost = chunks_per_tile<V, R, Tile>();
   if (rows != R) {
-    if constexpr (R > 1) run_rows<Tile, V, R - 1>(a, offset, row, chunk, count, rows, ahead);
+    if constexpr (R > 1) run_rows<Tile, V, R - 1>(a, offset, row, chunk, count, rows, kept);
     return;
   }
-  const size_t tiles = (count + kMost - 1) / kMost;
-  size_t tile = 0;
   for (; count > kMost; chunk += kMost, count -= kMost)
-    Tile::template run<V, R, kMost>(a, offset, row, chunk, ahead.part(tile++, tiles));
-  run_chunks<Tile, V, R, kMost>(a, offset, row, chunk, count, ahead.part(tile, tiles));
+    Tile::template run<V, R, kMost>(a, offset, row, chunk, kept);
+  run_chunks<Tile, V, R, kMost>(a, offset, row, chunk, count, kept);
 }
 
 // n things in parts of even size (9 rows are 5 + 4, not 8 + 1: a small tile costs nearly as much as
@@ -249,36 +319,51 @@ struct Cut {
 template <class V>
 struct Tiling {
   // Chunks in groups as wide as the widest tile, one row's; tiles of more rows cut them further.
-  // Where it fetches ahead, a panel or two: those in use must stay in L2 beside those to come.
-  static constexpr size_t kChunks = 4, kFetchedChunks = 2;
-  // Weights that few tiles use are better fetched by the hardware alone (3 to 8 rows in up to two
-  // tiles were 1.1 to 1.4 times as slow with it, Zen 1), and many tiles hardly wait.
-  static constexpr size_t kFewTiles = 4, kManyTiles = 8;
+  static constexpr size_t kChunks = 4;
+  static constexpr size_t kPanelChunks = kPanel / V::lanes;
+
   FASTGRU_INLINE Tiling(size_t rows_, size_t units, bool far)
       : rows(rows_, V::max_rows),
-        fetch_ahead(far && rows.parts >= kFewTiles && rows.parts <= kManyTiles),
-        chunks((units + V::lanes - 1) / V::lanes, fetch_ahead ? kFetchedChunks : kChunks) {}
+        by_chains(far && rows_ * kPanelChunks * 3 > V::max_accumulators &&
+                  rows_ <= Kept::kMostRows),
+        chunks((units + V::lanes - 1) / V::lanes, by_chains ? kPanelChunks : kChunks) {}
   Cut rows;
-  bool fetch_ahead;
+  bool by_chains;
   Cut chunks;
 };
 
-// Note [Fetching ahead]
-// The tiles of a group of chunks use the same weights one after the other. Where these come from
-// memory the first tile waits for it, and it idles while the others find them in L2. So each tile
-// fetches its part of the next group's weights, the last group's tiles of the first one's, which
-// the next step needs.
+// All rows of a group of chunks.
 template <class Tile, class V, class Args>
-FASTGRU_INLINE Ahead ahead_of(const Args& a, const Tiling<V>& tiling, size_t group, size_t chunk,
-                              size_t row_tile) {
-  if (!tiling.fetch_ahead) return {};
-  const bool last = group + 1 == tiling.chunks.parts;
-  const size_t next = last ? 0 : chunk + tiling.chunks.size_of(group);
-  const size_t chunk_bytes =
-      Tile::reduction(a) * static_cast<size_t>(Tile::kGates * V::lanes) * sizeof(float);
-  const Ahead whole{reinterpret_cast<const char*>(Tile::weights(a)) + next * chunk_bytes,
-                    tiling.chunks.size_of(last ? 0 : group + 1) * chunk_bytes};
-  return whole.part(row_tile, tiling.rows.parts);
+FASTGRU_INLINE void run_group(const Args& a, const Cut& rows, std::ptrdiff_t offset, size_t chunk,
+                              size_t chunks, const Kept* kept) {
+  for (size_t t = 0, row = 0; t < rows.parts; ++t) {
+    run_rows<Tile, V, V::max_rows>(a, offset, row, chunk, chunks, rows.size_of(t), kept);
+    row += rows.size_of(t);
+  }
+}
+
+// Note [Chain by chain]
+// Several tiles use the same weights one after the other: those of other rows, and where a panel is
+// wider than a tile those of its other chunks. Where weights come from memory the first tile would
+// wait for them, and memory would idle while the others find them in a cache. So the tiles of a
+// panel take turns at each chain, and each fetches its part of the next chain's weights, which
+// follow the chain's own: the last ones' are the first ones, for the next step.
+template <class Tile, class V, class Args>
+void run_by_chains(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset, size_t rows,
+                   size_t chunk, size_t chunks, bool last) {
+  alignas(64) float sums[Kept::kMostRows * Tile::kGates * kPanel];
+  const Kept kept{sums, chunk, chunks};
+  constexpr size_t kTerm = Tile::kGates * kPanel * sizeof(float);
+  const size_t reduction = Tile::reduction(a);
+  const char* const weights = reinterpret_cast<const char*>(Tile::weights(a));
+  const char* const panel = weights + panel_of<V>(chunk) * reduction * kTerm;
+  for (size_t k = 0, end; k < reduction; k = end) {
+    end = reduction - k < a.chain ? reduction : k + a.chain;
+    const char* const next = end == reduction && last ? weights : panel + end * kTerm;
+    run_group<ChainTile<Tile>, V>(Chain<Args>{a, k, end, rows * chunks, {next, (end - k) * kTerm}},
+                                  tiling.rows, offset, chunk, chunks, &kept);
+  }
+  run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, chunk, chunks, &kept);
 }
 
 // One pass over the tiles of a call or a step: of Tile, and before each the input product where it
@@ -289,14 +374,13 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
                          std::ptrdiff_t offset) {
   for (size_t g = 0, chunk = 0; g < tiling.chunks.parts; ++g) {
     const size_t chunks = tiling.chunks.size_of(g);
-    for (size_t t = 0, row = 0; t < tiling.rows.parts; ++t) {
-      const size_t rows = tiling.rows.size_of(t);
-      if (input)
-        run_rows<InputTile, V, V::max_rows>(*input, 0, row, chunk, chunks, rows,
-                                            ahead_of<InputTile>(*input, tiling, g, chunk, t));
-      run_rows<Tile, V, V::max_rows>(a, offset, row, chunk, chunks, rows,
-                                     ahead_of<Tile>(a, tiling, g, chunk, t));
-      row += rows;
+    if (tiling.by_chains) {
+      const bool last = g + 1 == tiling.chunks.parts;
+      if (input) run_by_chains<InputTile, V>(*input, tiling, 0, a.rows, chunk, chunks, last);
+      run_by_chains<Tile, V>(a, tiling, offset, a.rows, chunk, chunks, last);
+    } else {
+      if (input) run_group<WholeTile<InputTile>, V>(*input, tiling.rows, 0, chunk, chunks, nullptr);
+      run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, chunk, chunks, nullptr);
     }
     chunk += chunks;
   }

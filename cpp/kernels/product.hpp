@@ -29,19 +29,6 @@ struct Accumulators {
   V v[N];
 };
 
-// Memory that is needed next, to be fetched towards L2 while products are summed. Null: nothing.
-struct Ahead {
-  const char* from = nullptr;
-  size_t bytes = 0;
-
-  // Part `index` of `count`.
-  FASTGRU_INLINE Ahead part(size_t index, size_t count) const {
-    return {from ? from + bytes * index / count : nullptr, bytes / count};
-  }
-};
-// Terms between two looks at what is ahead: about one line a term is due.
-constexpr size_t kSegment = 32, kLine = 64;
-
 // acc = the chains of `reduction` terms: chain(acc, begin, end) adds terms [begin, end).
 template <class V, int N, class Chain>
 FASTGRU_INLINE void sum_chains(Accumulators<V, N>& acc, size_t reduction, size_t terms,
@@ -69,79 +56,143 @@ FASTGRU_INLINE size_t lane_in_panel(size_t chunk) {
   return chunk * V::lanes % kPanel;
 }
 
+// Where C chunks' weights begin; weights: [P][K][G][kPanel].
+template <class V, int C, int G>
+FASTGRU_INLINE void weights_of(const float* weights, size_t reduction, size_t chunk,
+                               const float* (&w)[C]) {
+  FASTGRU_UNROLL
+  for (int c = 0; c < C; ++c)
+    w[c] =
+        weights + panel_of<V>(chunk + c) * reduction * (G * kPanel) + lane_in_panel<V>(chunk + c);
+}
+
 // Accumulator (r * C + c) * G + g belongs to row r, chunk c and gate g.
-// bias: [P][3][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel]; in: R pointers
-// to [K].
+// bias: [P][3][kPanel] from the first of the G gates on.
 template <class V, int R, int C, int G>
-FASTGRU_INLINE Accumulators<V, R * C * G> product(const float* bias, const float* weights,
-                                                  const float* const (&in)[R], size_t reduction,
-                                                  size_t terms, size_t chunk, Ahead ahead) {
+FASTGRU_INLINE Accumulators<V, R * C * G> biases(const float* bias, size_t chunk) {
   Accumulators<V, R * C * G> acc;
-  const float* w[C];
   FASTGRU_UNROLL
   for (int c = 0; c < C; ++c) {
-    const size_t panel = panel_of<V>(chunk + c), lane = lane_in_panel<V>(chunk + c);
-    w[c] = weights + panel * reduction * (G * kPanel) + lane;
     FASTGRU_UNROLL
     for (int g = 0; g < G; ++g) {
-      const V b = V::load(bias + panel * (3 * kPanel) + g * kPanel + lane);
+      const V b = V::load(bias + panel_of<V>(chunk + c) * (3 * kPanel) + g * kPanel +
+                          lane_in_panel<V>(chunk + c));
       FASTGRU_UNROLL
       for (int r = 0; r < R; ++r) acc.v[(r * C + c) * G + g] = b;
     }
   }
-  sum_chains(acc, reduction, terms,
-             [&](Accumulators<V, R * C * G>& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
-               for (size_t k = begin, stop; k < end;) {
-                 stop = ahead.from && end - k > kSegment ? k + kSegment : end;
-                 if (ahead.from)
-                   for (size_t at = ahead.bytes * k / reduction;
-                        at < ahead.bytes * stop / reduction; at += kLine)
-                     __builtin_prefetch(ahead.from + at, 0, 2);
-                 for (; k < stop; ++k) {
-                   const auto weight = [&](int c, int g) FASTGRU_INLINE_LAMBDA {
-                     V v = V::load(w[c] + k * (G * kPanel) + g * kPanel);
-                     if (R > 1) pin(v);
-                     return v;
-                   };
-                   const auto add = [&](int r, int c, int g, V v, V x) FASTGRU_INLINE_LAMBDA {
-                     V& a = sum.v[(r * C + c) * G + g];
-                     a = fma(v, x, a);
-                   };
-                   // The fewer of weights and inputs stay in registers while the others pass by.
-                   if constexpr (R <= C * G) {
-                     V x[R];
-                     FASTGRU_UNROLL
-                     for (int r = 0; r < R; ++r) x[r] = V::broadcast(in[r] + k);
-                     FASTGRU_UNROLL
-                     for (int c = 0; c < C; ++c) {
-                       FASTGRU_UNROLL
-                       for (int g = 0; g < G; ++g) {
-                         const V v = weight(c, g);
-                         FASTGRU_UNROLL
-                         for (int r = 0; r < R; ++r) add(r, c, g, v, x[r]);
-                       }
-                     }
-                   } else {
-                     V v[C][G];
-                     FASTGRU_UNROLL
-                     for (int c = 0; c < C; ++c) {
-                       FASTGRU_UNROLL
-                       for (int g = 0; g < G; ++g) v[c][g] = weight(c, g);
-                     }
-                     FASTGRU_UNROLL
-                     for (int r = 0; r < R; ++r) {
-                       const V x = V::broadcast(in[r] + k);
-                       FASTGRU_UNROLL
-                       for (int c = 0; c < C; ++c) {
-                         FASTGRU_UNROLL
-                         for (int g = 0; g < G; ++g) add(r, c, g, v[c][g], x);
-                       }
-                     }
-                   }
-                 }
-               }
-             });
   return acc;
+}
+
+// sum += the terms [begin, end) of a chain; in: R pointers to [K].
+template <class V, int R, int C, int G>
+FASTGRU_INLINE void add_terms(Accumulators<V, R * C * G>& sum, const float* const (&w)[C],
+                              const float* const (&in)[R], size_t begin, size_t end) {
+  for (size_t k = begin; k < end; ++k) {
+    const auto weight = [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+      V v = V::load(w[c] + k * (G * kPanel) + g * kPanel);
+      if (R > 1) pin(v);
+      return v;
+    };
+    const auto add = [&](int r, int c, int g, V v, V x) FASTGRU_INLINE_LAMBDA {
+      V& a = sum.v[(r * C + c) * G + g];
+      a = fma(v, x, a);
+    };
+    // The fewer of weights and inputs stay in registers while the others pass by.
+    if constexpr (R <= C * G) {
+      V x[R];
+      FASTGRU_UNROLL
+      for (int r = 0; r < R; ++r) x[r] = V::broadcast(in[r] + k);
+      FASTGRU_UNROLL
+      for (int c = 0; c < C; ++c) {
+        FASTGRU_UNROLL
+        for (int g = 0; g < G; ++g) {
+          const V v = weight(c, g);
+          FASTGRU_UNROLL
+          for (int r = 0; r < R; ++r) add(r, c, g, v, x[r]);
+        }
+      }
+    } else {
+      V v[C][G];
+      FASTGRU_UNROLL
+      for (int c = 0; c < C; ++c) {
+        FASTGRU_UNROLL
+        for (int g = 0; g < G; ++g) v[c][g] = weight(c, g);
+      }
+      FASTGRU_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const V x = V::broadcast(in[r] + k);
+        FASTGRU_UNROLL
+        for (int c = 0; c < C; ++c) {
+          FASTGRU_UNROLL
+          for (int g = 0; g < G; ++g) add(r, c, g, v[c][g], x);
+        }
+      }
+    }
+  }
+}
+
+// A tile's products, all at once.
+template <class V, int R, int C, int G>
+FASTGRU_INLINE Accumulators<V, R * C * G> product(const float* bias, const float* weights,
+                                                  const float* const (&in)[R], size_t reduction,
+                                                  size_t terms, size_t chunk) {
+  auto acc = biases<V, R, C, G>(bias, chunk);
+  const float* w[C];
+  weights_of<V, C, G>(weights, reduction, chunk, w);
+  sum_chains(acc, reduction, terms,
+             [&](Accumulators<V, R * C * G>& sum, size_t begin, size_t end)
+                 FASTGRU_INLINE_LAMBDA { add_terms<V, R, C, G>(sum, w, in, begin, end); });
+  return acc;
+}
+
+// ---- a chain at a time, for tiles that use the same weights by turns ----
+
+// Memory that is needed next, to be fetched while products are summed.
+struct Ahead {
+  const char* from;
+  size_t bytes;
+};
+// Terms between two looks at what is ahead.
+constexpr size_t kSegment = 8, kLine = 64;
+
+template <class V, int N>
+FASTGRU_INLINE Accumulators<V, N> load_all(const float* from) {
+  Accumulators<V, N> acc;
+  FASTGRU_UNROLL
+  for (int i = 0; i < N; ++i) acc.v[i] = V::load(from + i * V::lanes);
+  return acc;
+}
+
+// The chain [begin, end) of product(), added to the sums of those before it: R C G vectors. Not
+// inline: tiles of different kinds share it.
+template <class V, int R, int C, int G>
+FASTGRU_NOINLINE void add_chain(const float* bias, const float* weights,
+                                const float* const (&in)[R], size_t reduction, size_t chunk,
+                                size_t begin, size_t end, float* sums, Ahead ahead) {
+  constexpr int N = R * C * G;
+  const float* w[C];
+  weights_of<V, C, G>(weights, reduction, chunk, w);
+  Accumulators<V, N> acc;
+  if (begin == 0) {
+    acc = biases<V, R, C, G>(bias, chunk);
+  } else {
+    FASTGRU_UNROLL
+    for (int i = 0; i < N; ++i) acc.v[i] = V::set(0.0f);
+  }
+  const char* fetch = ahead.from;
+  for (size_t k = begin, stop; k < end; k = stop) {
+    stop = end - k > kSegment ? k + kSegment : end;
+    for (const char* const until = ahead.from + ahead.bytes * (stop - begin) / (end - begin);
+         fetch < until; fetch += kLine)
+      __builtin_prefetch(fetch);
+    add_terms<V, R, C, G>(acc, w, in, k, stop);
+  }
+  FASTGRU_UNROLL
+  for (int i = 0; i < N; ++i) {
+    if (begin != 0) acc.v[i] = V::load(sums + i * V::lanes) + acc.v[i];
+    acc.v[i].store(sums + i * V::lanes);
+  }
 }
 
 }  // namespace

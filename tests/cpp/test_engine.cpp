@@ -264,11 +264,15 @@ void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragg
           continue;
         if (lanes != RowsInLanes::never && grid.units > 1) continue;
         if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
-        const Plan plan = make_plan(sizes, machine, {T, B}, grid, lanes);
-        check(engine(packed, c, &plan) == got,
-              name + ": same bits by plan " + std::to_string(grid.rows) + " x " +
-                  std::to_string(grid.directions) + " x " + std::to_string(grid.units) +
-                  ", rows in lanes " + std::to_string(static_cast<int>(lanes)));
+        Plan plan = make_plan(sizes, machine, {T, B}, grid, lanes);
+        const std::string by = name + ": same bits by plan " + std::to_string(grid.rows) + " x " +
+                               std::to_string(grid.directions) + " x " +
+                               std::to_string(grid.units) + ", rows in lanes " +
+                               std::to_string(static_cast<int>(lanes));
+        check(engine(packed, c, &plan) == got, by);
+        if (lanes == RowsInLanes::always) continue;
+        plan.far_input = plan.far_recurrent = true;
+        check(engine(packed, c, &plan) == got, by + ", weights from memory");
       }
     const std::size_t width = sizes.num_directions * sizes.hidden_size;
     for (const std::size_t b : {std::size_t{0}, B - 1}) {
