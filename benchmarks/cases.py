@@ -53,6 +53,16 @@ class Case:
         name += f"-t{self.threads}" if self.threads != 1 else ""
         return name if self.mode == "call" else f"{self.mode}-{name}"
 
+    def words(self) -> list[str]:
+        """What differs from a plain one-layer I = H case, but for T, B and H."""
+        words = [f"I = {self.I}"] if self.I != self.H else []
+        words += [f"{self.L} layers"] if self.L != 1 else []
+        words += [f"{self.D} directions"] if self.D != 1 else []
+        words += [] if self.reset_after else ["reset before"]
+        words += ["ragged"] if self.ragged else []
+        words += [f"{self.threads} threads"] if self.threads != 1 else []
+        return words
+
     def with_threads(self, threads: int) -> Case:
         if self.name == self._default_name():
             return replace(self, threads=threads, name="")

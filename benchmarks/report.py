@@ -26,13 +26,7 @@ def microseconds(value: float) -> str:
 def kind(case: Case) -> str:
     """What T, B and H do not say, in words."""
     words = {"call": [], "step": ["stream.step"], "step_out": ["stream.step, out="]}[case.mode]
-    words += [f"I = {case.I}"] if case.I != case.H else []
-    words += [f"{case.L} layers"] if case.L != 1 else []
-    words += [f"{case.D} directions"] if case.D != 1 else []
-    words += [] if case.reset_after else ["reset before"]
-    words += ["ragged"] if case.ragged else []
-    words += [f"{case.threads} threads"] if case.threads != 1 else []
-    return ", ".join(words)
+    return ", ".join(words + case.words())
 
 
 def _cell(row: CaseResult, name: str) -> str:

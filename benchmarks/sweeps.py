@@ -59,12 +59,7 @@ def _by_unit(costs: dict[int, float], offset: int) -> dict[int, float]:
 
 def _fixed(case: Case, letter: str) -> str:
     words = [f"{name} = {getattr(case, name)}" for name in "TBH" if name != letter]
-    words += [f"I = {case.I}"] if letter != "I" and case.I != case.H else []
-    words += [f"L = {case.L}"] if case.L != 1 else []
-    words += [f"D = {case.D}"] if case.D != 1 else []
-    words += [] if case.reset_after else ["reset before"]
-    words += ["ragged"] if case.ragged else []
-    words += [f"{case.threads} threads"] if case.threads != 1 else []
+    words += [word for word in case.words() if letter != "I" or not word.startswith("I =")]
     return ", ".join(words)
 
 
