@@ -56,18 +56,19 @@ FASTGRU_INLINE size_t lane_in_panel(size_t chunk) {
   return chunk * V::lanes % kPanel;
 }
 
-// Where C chunks' weights begin; weights: [P][K][G][kPanel].
-template <class V, int C, int G>
-FASTGRU_INLINE void weights_of(const float* weights, size_t reduction, size_t chunk,
-                               const float* (&w)[C]) {
-  FASTGRU_UNROLL
-  for (int c = 0; c < C; ++c)
-    w[c] =
-        weights + panel_of<V>(chunk + c) * reduction * (G * kPanel) + lane_in_panel<V>(chunk + c);
+// Where a chunk's weights begin; weights: [P][K][G][kPanel].
+template <class V, int G>
+FASTGRU_INLINE const float* weights_of(const float* weights, size_t reduction, size_t chunk) {
+  return weights + panel_of<V>(chunk) * reduction * (G * kPanel) + lane_in_panel<V>(chunk);
+}
+
+// Where a chunk's biases begin; bias: [P][3][kPanel] from the first of the G gates on.
+template <class V>
+FASTGRU_INLINE const float* bias_of(const float* bias, size_t chunk) {
+  return bias + panel_of<V>(chunk) * (3 * kPanel) + lane_in_panel<V>(chunk);
 }
 
 // Accumulator (r * C + c) * G + g belongs to row r, chunk c and gate g.
-// bias: [P][3][kPanel] from the first of the G gates on.
 template <class V, int R, int C, int G>
 FASTGRU_INLINE Accumulators<V, R * C * G> biases(const float* bias, size_t chunk) {
   Accumulators<V, R * C * G> acc;
@@ -75,8 +76,7 @@ FASTGRU_INLINE Accumulators<V, R * C * G> biases(const float* bias, size_t chunk
   for (int c = 0; c < C; ++c) {
     FASTGRU_UNROLL
     for (int g = 0; g < G; ++g) {
-      const V b = V::load(bias + panel_of<V>(chunk + c) * (3 * kPanel) + g * kPanel +
-                          lane_in_panel<V>(chunk + c));
+      const V b = V::load(bias_of<V>(bias, chunk + c) + g * kPanel);
       FASTGRU_UNROLL
       for (int r = 0; r < R; ++r) acc.v[(r * C + c) * G + g] = b;
     }
@@ -139,7 +139,8 @@ FASTGRU_INLINE Accumulators<V, R * C * G> product(const float* bias, const float
                                                   size_t terms, size_t chunk) {
   auto acc = biases<V, R, C, G>(bias, chunk);
   const float* w[C];
-  weights_of<V, C, G>(weights, reduction, chunk, w);
+  FASTGRU_UNROLL
+  for (int c = 0; c < C; ++c) w[c] = weights_of<V, G>(weights, reduction, chunk + c);
   sum_chains(acc, reduction, terms,
              [&](Accumulators<V, R * C * G>& sum, size_t begin, size_t end)
                  FASTGRU_INLINE_LAMBDA { add_terms<V, R, C, G>(sum, w, in, begin, end); });
@@ -150,8 +151,8 @@ FASTGRU_INLINE Accumulators<V, R * C * G> product(const float* bias, const float
 
 // Memory that is needed next, to be fetched while products are summed.
 struct Ahead {
-  const char* from;
-  size_t bytes;
+  const char* from = nullptr;
+  size_t bytes = 0;
 };
 // Terms between two looks at what is ahead.
 constexpr size_t kSegment = 8, kLine = 64;
@@ -164,21 +165,27 @@ FASTGRU_INLINE Accumulators<V, N> load_all(const float* from) {
   return acc;
 }
 
-// The chain [begin, end) of product(), added to the sums of those before it: R C G vectors. Not
-// inline: tiles of different kinds share it.
+// The chain [begin, end) of a tile's products, added to the sums of those before it. chunks: where
+// each chunk's weights begin, bias: its biases; sums: where the G vectors of row r and chunk c,
+// number r * C + c, are kept. Not inline: tiles of different kinds share it.
 template <class V, int R, int C, int G>
-FASTGRU_NOINLINE void add_chain(const float* bias, const float* weights,
-                                const float* const (&in)[R], size_t reduction, size_t chunk,
-                                size_t begin, size_t end, float* sums, Ahead ahead) {
-  constexpr int N = R * C * G;
-  const float* w[C];
-  weights_of<V, C, G>(weights, reduction, chunk, w);
-  Accumulators<V, N> acc;
-  if (begin == 0) {
-    acc = biases<V, R, C, G>(bias, chunk);
-  } else {
+FASTGRU_NOINLINE void add_chain(const float* const (&chunks)[C], const float* const (&bias)[C],
+                                const float* const (&rows)[R], size_t begin, size_t end,
+                                float* const (&sums)[R * C], Ahead ahead) {
+  const float *w[C], *in[R];  // copies, for registers
+  FASTGRU_UNROLL
+  for (int c = 0; c < C; ++c) w[c] = chunks[c];
+  FASTGRU_UNROLL
+  for (int r = 0; r < R; ++r) in[r] = rows[r];
+  Accumulators<V, R * C * G> acc;
+  FASTGRU_UNROLL
+  for (int c = 0; c < C; ++c) {
     FASTGRU_UNROLL
-    for (int i = 0; i < N; ++i) acc.v[i] = V::set(0.0f);
+    for (int g = 0; g < G; ++g) {
+      const V first = begin == 0 ? V::load(bias[c] + g * kPanel) : V::set(0.0f);
+      FASTGRU_UNROLL
+      for (int r = 0; r < R; ++r) acc.v[(r * C + c) * G + g] = first;
+    }
   }
   const char* fetch = ahead.from;
   for (size_t k = begin, stop; k < end; k = stop) {
@@ -189,9 +196,14 @@ FASTGRU_NOINLINE void add_chain(const float* bias, const float* weights,
     add_terms<V, R, C, G>(acc, w, in, k, stop);
   }
   FASTGRU_UNROLL
-  for (int i = 0; i < N; ++i) {
-    if (begin != 0) acc.v[i] = V::load(sums + i * V::lanes) + acc.v[i];
-    acc.v[i].store(sums + i * V::lanes);
+  for (int i = 0; i < R * C; ++i) {
+    FASTGRU_UNROLL
+    for (int g = 0; g < G; ++g) {
+      V& sum = acc.v[i * G + g];
+      float* const to = sums[i] + g * V::lanes;
+      if (begin != 0) sum = V::load(to) + sum;
+      sum.store(to);
+    }
   }
 }
 
