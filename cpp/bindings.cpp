@@ -38,6 +38,9 @@ constexpr Named<TestActivation> kTestActivations[] = {
     {"hard_sigmoid", TestActivation::hard_sigmoid},
     {"hard_sigmoid_02", TestActivation::hard_sigmoid_02}};
 
+constexpr Named<Precision> kPrecisions[] = {
+    {"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}};
+
 template <class T, std::size_t N>
 T from_name(const Named<T> (&table)[N], const char* what, const std::string& name) {
   std::string choices;
@@ -65,7 +68,21 @@ void for_each_tensor(const ModelSizes& sizes, Visit visit) {
   }
 }
 
-Model make_model(const std::vector<py::array>& tensors, std::size_t input_size,
+// The scales of every layer and direction in int8, in the same order.
+// visit(name, index of the layer and direction, member, shape)
+template <class Visit>
+void for_each_scale(const ModelSizes& sizes, const std::vector<Precision>& precisions,
+                    Visit visit) {
+  const std::size_t rows = checked_product(3, sizes.hidden_size);
+  for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
+    if (precisions[i / sizes.num_directions] != Precision::int8) continue;
+    visit("scale_ih", i, &LayerTensors::scale_ih, &UnpackedLayer::scale_ih, {rows});
+    visit("scale_hh", i, &LayerTensors::scale_hh, &UnpackedLayer::scale_hh, {rows});
+  }
+}
+
+Model make_model(const std::vector<py::array>& tensors, const std::vector<py::array>& scales,
+                 const std::vector<std::string>& precisions, std::size_t input_size,
                  std::size_t hidden_size, std::size_t num_layers, bool bidirectional, bool bias,
                  bool reset_after, const std::string& activation,
                  const std::string& recurrent_activation, const std::optional<std::string>& isa) {
@@ -89,29 +106,61 @@ Model make_model(const std::vector<py::array>& tensors, std::size_t input_size,
     throw py::value_error("tensors: expected " + std::to_string(count) + ", got " +
                           std::to_string(tensors.size()));
   spec.layers.resize(num_layers * sizes.num_directions);
-  std::size_t next = 0;
-  for_each_tensor(sizes, [&](const char* name, std::size_t i, auto member, auto,
-                             std::initializer_list<std::size_t> shape) {
-    const py::array& tensor = tensors[next++];
+  if (precisions.size() != num_layers)
+    throw py::value_error("precisions: expected one a layer, got " +
+                          std::to_string(precisions.size()));
+  std::vector<Precision> parsed;
+  for (const std::string& name : precisions)
+    parsed.push_back(from_name(kPrecisions, "precision", name));
+  for (std::size_t i = 0; i < spec.layers.size(); ++i)
+    spec.layers[i].precision = parsed[i / sizes.num_directions];
+  auto next = tensors.begin(), end = tensors.end();
+  const auto take = [&](const char* name, std::size_t i, auto member, auto,
+                        std::initializer_list<std::size_t> shape) {
+    if (next == end) throw py::value_error(std::string(name) + ": missing");
+    const py::array& tensor = *next++;
     if (!has_shape(tensor, shape)) wrong_shape(name, tuple_text(shape), tensor);
     spec.layers[i].*member = contiguous(tensor, name);
-  });
+  };
+  for_each_tensor(sizes, take);
+  next = scales.begin();
+  end = scales.end();
+  for_each_scale(sizes, parsed, take);
   const KernelTable* kernels = choose_kernels(isa.value_or(""));
   const ReleasedGil released;
   return {std::make_shared<const PackedModel>(pack(spec, kernels))};
 }
 
-std::vector<py::array_t<float>> model_tensors(const Model& model) {
+// Tensors and scales.
+std::pair<std::vector<py::array_t<float>>, std::vector<py::array_t<float>>> model_tensors(
+    const Model& model) {
   const PackedModel& packed = *model.packed;
-  std::vector<py::array_t<float>> tensors;
+  std::vector<py::array_t<float>> tensors, scales;
   std::vector<UnpackedLayer> layers(packed.layers.size(), UnpackedLayer{});
-  for_each_tensor(packed.sizes, [&](const char*, std::size_t i, auto, auto member,
-                                    std::initializer_list<std::size_t> shape) {
-    tensors.push_back(new_array(shape));
-    layers[i].*member = tensors.back().mutable_data();
-  });
+  std::vector<Precision> precisions;
+  for (std::size_t i = 0; i < layers.size(); i += packed.sizes.num_directions)
+    precisions.push_back(packed.layers[i].precision);
+  const auto to = [&](std::vector<py::array_t<float>>& list) {
+    return [&](const char*, std::size_t i, auto, auto member,
+               std::initializer_list<std::size_t> shape) {
+      list.push_back(new_array(shape));
+      layers[i].*member = list.back().mutable_data();
+    };
+  };
+  for_each_tensor(packed.sizes, to(tensors));
+  for_each_scale(packed.sizes, precisions, to(scales));
   for (std::size_t i = 0; i < layers.size(); ++i) unpack(packed, i, layers[i]);
-  return tensors;
+  return {tensors, scales};
+}
+
+// Each layer's kernels, for tests and cpu_info: the level's own name in float32.
+std::vector<std::string> model_kernels(const Model& model) {
+  std::vector<std::string> names;
+  const PackedModel& packed = *model.packed;
+  for (std::size_t i = 0; i < packed.layers.size(); i += packed.sizes.num_directions)
+    names.emplace_back(packed.layers[i].reduced ? packed.layers[i].reduced->name
+                                                : packed.kernels->name);
+  return names;
 }
 
 py::tuple run_model(const Model& model, const py::array& x, const std::optional<py::array>& h_0,
@@ -232,14 +281,15 @@ PYBIND11_MODULE(_core, m) {
   });
 
   py::class_<Model>(m, "Model")
-      .def(py::init(&make_model), py::arg("tensors"), py::kw_only(), py::arg("input_size"),
-           py::arg("hidden_size"), py::arg("num_layers"), py::arg("bidirectional"), py::arg("bias"),
-           py::arg("reset_after"), py::arg("activation"), py::arg("recurrent_activation"),
-           py::arg("isa"))
+      .def(py::init(&make_model), py::arg("tensors"), py::arg("scales"), py::arg("precisions"),
+           py::kw_only(), py::arg("input_size"), py::arg("hidden_size"), py::arg("num_layers"),
+           py::arg("bidirectional"), py::arg("bias"), py::arg("reset_after"), py::arg("activation"),
+           py::arg("recurrent_activation"), py::arg("isa"))
       .def_property_readonly("isa", [](const Model& model) { return model.packed->kernels->name; })
       .def_property_readonly("nbytes",
                              [](const Model& model) { return model.packed->storage.size(); })
       .def("tensors", &model_tensors)
+      .def_property_readonly("kernels", &model_kernels)
       .def("run", &run_model, py::arg("x"), py::arg("h_0"), py::arg("lengths"),
            py::arg("batch_first"), py::arg("num_threads"))
       .def("trace_layer", &trace_layer, py::arg("layer"), py::arg("x"), py::arg("h_0"));

@@ -30,6 +30,25 @@ constexpr Level kLevels[] = {
     {"portable", [] { return true; }, portable_kernels},
 };
 
+// For the vectors of a level, with instructions that not every CPU of that level has.
+struct Extra {
+  const char* level;
+  Precision precision;
+  bool (*supported)();
+  const ReducedKernels* (*kernels)();
+};
+constexpr Extra kExtras[] = {
+#if defined(FASTGRU_HAVE_avx512_bf16)
+    {"avx512", Precision::bfloat16, [] { return __builtin_cpu_supports("avx512bf16") != 0; },
+     avx512_bf16_kernels},
+#endif
+#if defined(FASTGRU_HAVE_avx512_vnni)
+    {"avx512", Precision::int8, [] { return __builtin_cpu_supports("avx512vnni") != 0; },
+     avx512_vnni_kernels},
+#endif
+    {nullptr, Precision::float32, nullptr,
+     nullptr}};  // the list's end, which some builds reach at once
+
 std::string names(bool supported_only) {
   std::string list;
   for (const Level& level : kLevels)
@@ -64,6 +83,15 @@ const KernelTable* choose_kernels(const std::string& name) {
   for (const Level& level : kLevels)
     if (level.supported()) return level.kernels();
   throw std::logic_error("the portable kernels run everywhere");
+}
+
+const ReducedKernels* choose_reduced(const KernelTable& kernels, Precision precision) {
+  if (precision == Precision::float32) return nullptr;
+  for (const Extra* extra = kExtras; extra->level; ++extra)
+    if (std::string(kernels.name) == extra->level && precision == extra->precision &&
+        extra->supported())
+      return extra->kernels();
+  return precision == Precision::bfloat16 ? &kernels.bfloat16 : &kernels.int8;
 }
 
 }  // namespace fastgru

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/table.hpp"
+#include "spec.hpp"
 
 namespace fastgru {
 
@@ -20,5 +20,8 @@ std::vector<IsaLevel> isa_levels();
 // The kernels of `name`; empty: of FASTGRU_ISA; that empty too: the best that runs here.
 // Throws std::invalid_argument for an unknown or unsupported name.
 const KernelTable* choose_kernels(const std::string& name);
+
+// The best that this CPU has for layers in `precision` that run on `kernels`; null for float32.
+const ReducedKernels* choose_reduced(const KernelTable& kernels, Precision precision);
 
 }  // namespace fastgru

@@ -5,6 +5,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "dispatch.hpp"
 
 namespace fastgru {
 namespace {
@@ -62,6 +66,22 @@ void for_each_panel(const ModelSizes& sizes, std::size_t layer, const PackedLaye
     for_each_panel(packed.recurrent_bias, tensors.bias_hh, hidden, 1, 0, 3, move);
 }
 
+// Neighbouring terms of a unit that are stored together.
+std::size_t terms_together(Precision precision) { return precision == Precision::int8 ? 4 : 2; }
+
+void carve_matrix(PackedMatrix& matrix, Carver& carver, Precision precision, std::size_t panels,
+                  std::size_t gates, std::size_t reduction) {
+  const bool int8 = precision == Precision::int8;
+  const std::size_t together = terms_together(precision);
+  matrix.gates = gates;
+  matrix.panel_bytes =
+      checked_product(round_up(reduction, together), gates * kPanel * (int8 ? 1 : 2));
+  matrix.weights = carver.take<std::byte>(checked_product(panels, matrix.panel_bytes));
+  if (!int8) return;
+  matrix.scales = carver.take<float>(checked_product(panels, gates * kPanel));
+  matrix.offsets = carver.take<std::int32_t>(checked_product(panels, gates * kPanel));
+}
+
 // Counts (in no block) or places every array of the model.
 void carve(PackedModel& model, Carver& carver) {
   const ModelSizes& sizes = model.sizes;
@@ -72,10 +92,20 @@ void carve(PackedModel& model, Carver& carver) {
           checked_product(checked_product(sizes.panels(), gates * kPanel), reduction));
     };
     PackedLayer& layer = model.layers[i];
+    const std::size_t gates = sizes.reset_after ? 3 : 2;
     // Recurrent weights first: they are read every step, and neighbours share huge pages.
-    layer.recurrent_weights = weights(sizes.reset_after ? 3 : 2, sizes.hidden_size);
-    layer.candidate_weights = sizes.reset_after ? nullptr : weights(1, sizes.hidden_size);
-    layer.input_weights = weights(3, input);
+    if (layer.reduced) {
+      const auto matrix = [&](PackedMatrix& to, std::size_t n, std::size_t reduction) {
+        carve_matrix(to, carver, layer.precision, sizes.panels(), n, reduction);
+      };
+      matrix(layer.recurrent, gates, sizes.hidden_size);
+      if (!sizes.reset_after) matrix(layer.candidate, 1, sizes.hidden_size);
+      matrix(layer.input, 3, input);
+    } else {
+      layer.recurrent_weights = weights(gates, sizes.hidden_size);
+      layer.candidate_weights = sizes.reset_after ? nullptr : weights(1, sizes.hidden_size);
+      layer.input_weights = weights(3, input);
+    }
     layer.input_bias = weights(3, 1);
     layer.recurrent_bias = weights(3, 1);
   }
@@ -86,7 +116,7 @@ void clear_padding(const ModelSizes& sizes, std::size_t layer, const PackedLayer
   const std::size_t hidden = sizes.hidden_size, panels = sizes.panels();
   std::fill_n(packed.input_bias, panels * 3 * kPanel, 0.0f);
   std::fill_n(packed.recurrent_bias, panels * 3 * kPanel, 0.0f);
-  if (hidden % kPanel == 0) return;
+  if (hidden % kPanel == 0 || packed.reduced) return;
   const auto clear_last = [&](float* weights, std::size_t gates, std::size_t reduction) {
     const std::size_t panel = gates * kPanel * reduction;
     std::fill_n(weights + (panels - 1) * panel, panel, 0.0f);
@@ -96,6 +126,82 @@ void clear_padding(const ModelSizes& sizes, std::size_t layer, const PackedLayer
   if (!sizes.reset_after) clear_last(packed.candidate_weights, 1, hidden);
 }
 
+// Calls move(index of a value in packed weights, index of a unit's value, the same in rows) for all
+// weights of a matrix: rows [3H, reduction] from gate `first_gate` on.
+template <class Move>
+void for_each_weight(std::size_t hidden, std::size_t reduction, std::size_t first_gate,
+                     std::size_t gates, std::size_t together, Move move) {
+  const std::size_t blocks = (reduction + together - 1) / together;
+  for (std::size_t g = 0; g < gates; ++g)
+    for (std::size_t unit = 0; unit < hidden; ++unit) {
+      const std::size_t panel = unit / kPanel, lane = unit % kPanel;
+      const std::size_t row = (first_gate + g) * hidden + unit;
+      for (std::size_t k = 0; k < reduction; ++k)
+        move((((panel * blocks + k / together) * gates + g) * kPanel + lane) * together +
+                 k % together,
+             (panel * gates + g) * kPanel + lane, row, row * reduction + k);
+    }
+}
+
+std::uint16_t upper_half(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return static_cast<std::uint16_t>(bits >> 16);
+}
+float from_upper_half(std::uint16_t half) {
+  const std::uint32_t bits = std::uint32_t{half} << 16;
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+void fill_matrix(const PackedMatrix& matrix, Precision precision, std::size_t panels,
+                 std::size_t hidden, std::size_t reduction, std::size_t first_gate,
+                 const float* rows, const float* scales) {
+  std::memset(matrix.weights, 0, panels * matrix.panel_bytes);
+  const auto for_all = [&](auto move) {
+    for_each_weight(hidden, reduction, first_gate, matrix.gates, terms_together(precision), move);
+  };
+  if (precision == Precision::bfloat16) {
+    auto* const to = reinterpret_cast<std::uint16_t*>(matrix.weights);
+    for_all([&](std::size_t at, std::size_t, std::size_t, std::size_t from) {
+      to[at] = upper_half(rows[from]);
+    });
+    return;
+  }
+  std::fill_n(matrix.scales, panels * matrix.gates * kPanel, 0.0f);
+  std::fill_n(matrix.offsets, panels * matrix.gates * kPanel, 0);
+  auto* const to = reinterpret_cast<std::int8_t*>(matrix.weights);
+  for_all([&](std::size_t at, std::size_t unit, std::size_t row, std::size_t from) {
+    to[at] = static_cast<std::int8_t>(rows[from]);
+    matrix.offsets[unit] -= 128 * to[at];
+    matrix.scales[unit] = scales[row];
+  });
+}
+
+void read_matrix(const PackedMatrix& matrix, Precision precision, std::size_t hidden,
+                 std::size_t reduction, std::size_t first_gate, float* rows, float* scales) {
+  for_each_weight(
+      hidden, reduction, first_gate, matrix.gates, terms_together(precision),
+      [&](std::size_t at, std::size_t unit, std::size_t row, std::size_t to) {
+        if (precision == Precision::int8) {
+          if (rows) rows[to] = reinterpret_cast<const std::int8_t*>(matrix.weights)[at];
+          if (scales) scales[row] = matrix.scales[unit];
+        } else if (rows) {
+          rows[to] = from_upper_half(reinterpret_cast<const std::uint16_t*>(matrix.weights)[at]);
+        }
+      });
+}
+
+// Calls visit(matrix, reduction, first gate, whether it is the input's) for a layer's matrices.
+template <class Visit>
+void for_each_matrix(const ModelSizes& sizes, std::size_t layer, const PackedLayer& packed,
+                     Visit visit) {
+  visit(packed.input, sizes.layer_input(layer), 0, true);
+  visit(packed.recurrent, sizes.hidden_size, 0, false);
+  if (!sizes.reset_after) visit(packed.candidate, sizes.hidden_size, 2, false);
+}
+
 }  // namespace
 
 PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
@@ -103,6 +209,17 @@ PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
   model.sizes = spec.sizes;
   model.kernels = kernels;
   model.layers.resize(spec.layers.size());
+  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+    PackedLayer& layer = model.layers[i];
+    layer.precision = spec.layers[i].precision;
+    layer.reduced = choose_reduced(*kernels, layer.precision);
+    const std::size_t most =
+        std::max(spec.sizes.hidden_size, spec.sizes.layer_input(i / spec.sizes.num_directions));
+    if (layer.precision == Precision::int8 && most > kMostInt8Terms)
+      throw std::invalid_argument("int8: a layer may have at most " +
+                                  std::to_string(kMostInt8Terms) + " inputs or units, got " +
+                                  std::to_string(most));
+  }
   Carver counter({});
   carve(model, counter);
   model.storage = Buffer(counter.used(), Buffer::Contents::as_found);
@@ -110,8 +227,21 @@ PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
   carve(model, carver);
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     const std::size_t layer = i / spec.sizes.num_directions;
-    clear_padding(spec.sizes, layer, model.layers[i]);
-    for_each_panel(spec.sizes, layer, model.layers[i], spec.layers[i],
+    const PackedLayer& packed = model.layers[i];
+    LayerTensors tensors = spec.layers[i];
+    clear_padding(spec.sizes, layer, packed);
+    if (packed.reduced) {
+      for_each_matrix(spec.sizes, layer, packed,
+                      [&](const PackedMatrix& matrix, std::size_t reduction, std::size_t first_gate,
+                          bool input) {
+                        fill_matrix(matrix, packed.precision, spec.sizes.panels(),
+                                    spec.sizes.hidden_size, reduction, first_gate,
+                                    input ? tensors.weight_ih : tensors.weight_hh,
+                                    input ? tensors.scale_ih : tensors.scale_hh);
+                      });
+      tensors.weight_ih = tensors.weight_hh = nullptr;  // that was all of them
+    }
+    for_each_panel(spec.sizes, layer, packed, tensors,
                    [](float* packed, std::size_t packed_stride, const float* rows,
                       std::size_t rows_stride, std::size_t lanes, std::size_t reduction) {
                      transpose(rows, rows_stride, packed, packed_stride, lanes, reduction);
@@ -120,8 +250,20 @@ PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
   return model;
 }
 
-void unpack(const PackedModel& model, std::size_t index, const UnpackedLayer& to) {
-  for_each_panel(model.sizes, index / model.sizes.num_directions, model.layers[index], to,
+void unpack(const PackedModel& model, std::size_t index, const UnpackedLayer& where) {
+  const std::size_t layer = index / model.sizes.num_directions;
+  const PackedLayer& packed = model.layers[index];
+  UnpackedLayer to = where;
+  if (packed.reduced) {
+    for_each_matrix(
+        model.sizes, layer, packed,
+        [&](const PackedMatrix& matrix, std::size_t reduction, std::size_t first_gate, bool input) {
+          read_matrix(matrix, packed.precision, model.sizes.hidden_size, reduction, first_gate,
+                      input ? to.weight_ih : to.weight_hh, input ? to.scale_ih : to.scale_hh);
+        });
+    to.weight_ih = to.weight_hh = nullptr;
+  }
+  for_each_panel(model.sizes, layer, packed, to,
                  [](const float* packed, std::size_t packed_stride, float* rows,
                     std::size_t rows_stride, std::size_t lanes, std::size_t reduction) {
                    transpose(packed, packed_stride, rows, rows_stride, reduction, lanes);

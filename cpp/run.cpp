@@ -40,6 +40,7 @@ struct Scratch {
   float* states;         // [layers, 2, row_block, state_stride]
   float* reset_state;    // [row_block, state_stride]; reset before only
   float* update;         // [row_block, state_stride]; reset before only
+  Operands operands;     // [time_block * row_block]; reduced precision only
   const float** x_rows;  // [time_block * row_block]
   float** out_rows;      // [row_block]
   float* sequences[2];   // layer outputs: [steps, row_block, D * H]; only as many as layers need
@@ -61,8 +62,20 @@ struct Workspace {
   Arrival* units;        // [the grid]: those of a layer meet
 };
 
-Workspace carve_workspace(Carver& carver, const ModelSizes& sizes, const Call& call,
+// Bytes of the longest row that a layer in reduced precision multiplies with.
+std::size_t longest_operand(const PackedModel& model, const Call& call) {
+  std::size_t bytes = 0;
+  for (std::size_t l = call.first_layer; l < call.end_layer; ++l)
+    if (model.layers[l * model.sizes.num_directions].reduced)
+      bytes = std::max({bytes, operand_stride(model.sizes.layer_input(l)),
+                        operand_stride(model.sizes.hidden_size)});
+  return bytes;
+}
+
+Workspace carve_workspace(Carver& carver, const PackedModel& model, const Call& call,
                           const Plan& plan) {
+  const ModelSizes& sizes = model.sizes;
+  const std::size_t operand_bytes = longest_operand(model, call);
   const std::size_t layers = call.end_layer - call.first_layer;
   const std::size_t state = checked_product(plan.row_block, plan.state_stride);
   const std::size_t block = checked_product(plan.time_block, plan.row_block);
@@ -91,6 +104,11 @@ Workspace carve_workspace(Carver& carver, const ModelSizes& sizes, const Call& c
       }
       for (std::size_t u = 0; u < plan.grid.units; ++u, ++thread) {
         s.gates = carver.take<float>(gates);
+        if (operand_bytes > 0) {
+          s.operands.rows = carver.take<char>(checked_product(block, operand_bytes));
+          s.operands.stride = operand_bytes;
+          s.operands.scales = carver.take<float>(block);
+        }
         s.x_rows = carver.take<const float*>(block);
         s.out_rows = carver.take<float*>(plan.row_block);
         if (carver.fits()) w.threads[thread] = s;
@@ -192,7 +210,7 @@ class RowBlock {
     const std::size_t K = sizes_.layer_input(layer), H = sizes_.hidden_size;
     const std::size_t first = share_.units.begin;  // a multiple of kPanel
     InputProduct product{};
-    product.weights = packed.input_weights + first * 3 * K;
+    if (!packed.reduced) product.weights = packed.input_weights + first * 3 * K;
     product.bias = packed.input_bias + first * 3;
     product.x = scratch_.x_rows;
     product.out = scratch_.gates;
@@ -201,10 +219,13 @@ class RowBlock {
     product.chain = chain_terms(H);
     product.units = share_.units.size();
     product.far = plan_.far_input;
+    product.reduced = reduced(packed, packed.input);
 
     Steps args{};
-    args.weights = packed.recurrent_weights + first * (sizes_.reset_after ? 3 : 2) * H;
-    args.candidate_weights = sizes_.reset_after ? nullptr : packed.candidate_weights + first * H;
+    if (!packed.reduced) {
+      args.weights = packed.recurrent_weights + first * (sizes_.reset_after ? 3 : 2) * H;
+      args.candidate_weights = sizes_.reset_after ? nullptr : packed.candidate_weights + first * H;
+    }
     args.bias = packed.recurrent_bias + first * 3;
     args.gates = scratch_.gates;
     args.state = state(layer, step);
@@ -222,6 +243,7 @@ class RowBlock {
     args.steps = steps;
     args.chain = chain_terms(H);
     args.far = plan_.far_recurrent;
+    args.reduced = reduced(packed, packed.recurrent);
     args.activation = sizes_.activation;
     args.recurrent_activation = sizes_.recurrent_activation;
     if (share_.team.count() > 1) {
@@ -230,10 +252,11 @@ class RowBlock {
     }
 
     const KernelTable& kernels = *model_.kernels;
-    const bool rows_in_lanes = plan_.rows_in_lanes == RowsInLanes::always ||
-                               (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
-                                rows_fit_lanes(sizes_, kernels.lanes, rows));
-    if (rows_in_lanes || plan_.fused)
+    const bool rows_in_lanes =
+        !packed.reduced && (plan_.rows_in_lanes == RowsInLanes::always ||
+                            (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
+                             rows_fit_lanes(sizes_, kernels.lanes, rows)));
+    if (rows_in_lanes || (plan_.fused && !packed.reduced))
       args.input = &product;
     else
       kernels.input_product(product);
@@ -241,6 +264,14 @@ class RowBlock {
       (sizes_.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(args);
     else
       (sizes_.reset_after ? kernels.steps_reset_after : kernels.steps_reset_before)(args);
+  }
+
+  // The share's part of a layer's matrix.
+  Reduced reduced(const PackedLayer& packed, const PackedMatrix& matrix) const {
+    if (!packed.reduced) return {};
+    const std::size_t panel = share_.units.begin / kPanel;
+    return {packed.reduced, matrix.from_panel(panel), packed.candidate.from_panel(panel),
+            scratch_.operands};
   }
 
   // See Note [Rows, steps and time].
@@ -390,10 +421,10 @@ void sort_rows(const Call& call, const Workspace& space) {
 
 std::optional<std::size_t> run(const PackedModel& model, const Call& call, const Plan& plan) {
   Carver carver(arena_of(0));
-  Workspace space = carve_workspace(carver, model.sizes, call, plan);
+  Workspace space = carve_workspace(carver, model, call, plan);
   if (!carver.fits()) {
     carver = Carver(arena_of(carver.used()));
-    space = carve_workspace(carver, model.sizes, call, plan);
+    space = carve_workspace(carver, model, call, plan);
   }
   for (std::size_t thread = 0; thread < plan.grid.threads(); ++thread) {
     new (&space.group[thread]) Arrival;

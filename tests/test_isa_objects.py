@@ -22,6 +22,10 @@ KERNELS = ROOT / "cpp" / "kernels"
 CMAKE = ROOT / "CMakeLists.txt"
 
 
+# Kernels for levels whose CPUs do not all have the instructions.
+EXTRAS = ["avx512_bf16", "avx512_vnni"] if "avx512" in ISA_LEVELS else []
+
+
 def isa_flags() -> dict[str, list[str]]:
     """What CMakeLists.txt compiles each ISA with: add_isa's own flags and those of each call."""
     text = CMAKE.read_text()
@@ -32,7 +36,7 @@ def isa_flags() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("optimisation", ["-O0", "-O3"])
-@pytest.mark.parametrize("name", list(ISA_LEVELS))
+@pytest.mark.parametrize("name", [*ISA_LEVELS, *EXTRAS])
 def test_one_symbol_and_no_weak_ones(name: str, optimisation: str, tmp_path: Path) -> None:
     """One global function, and nothing that the linker may merge with another ISA's."""
     compiler, nm = shutil.which(os.environ.get("CXX", "c++")), shutil.which("nm")

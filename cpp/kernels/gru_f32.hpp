@@ -12,6 +12,7 @@
 #include "inline.hpp"
 #include "product.hpp"
 #include "table.hpp"
+#include "tiling.hpp"
 
 namespace fastgru {
 namespace {
@@ -47,6 +48,8 @@ struct InputTile {
   static constexpr int kGates = 3;
   static const float* bias(const InputProduct& a) { return a.bias; }
   static const float* weights(const InputProduct& a) { return a.weights; }
+  static const ReducedMatrix& matrix(const InputProduct& a) { return a.reduced.matrix; }
+  static auto multiply(const ReducedKernels& k) { return k.multiply_input; }
   static size_t reduction(const InputProduct& a) { return a.reduction; }
   template <int R>
   static FASTGRU_INLINE void inputs(const InputProduct& a, size_t row, const float* (&in)[R]) {
@@ -131,6 +134,8 @@ struct ResetAfterTile {
   static constexpr int kGates = 3;
   static const float* bias(const Steps& a) { return a.bias; }
   static const float* weights(const Steps& a) { return a.weights; }
+  static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.matrix; }
+  static auto multiply(const ReducedKernels& k) { return k.multiply_state; }
   static size_t reduction(const Steps& a) { return a.hidden; }
   template <int R>
   static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
@@ -161,6 +166,8 @@ struct ResetBeforeGates {
   static constexpr int kGates = 2;
   static const float* bias(const Steps& a) { return a.bias; }
   static const float* weights(const Steps& a) { return a.weights; }
+  static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.matrix; }
+  static auto multiply(const ReducedKernels& k) { return k.multiply_state; }
   static size_t reduction(const Steps& a) { return a.hidden; }
   template <int R>
   static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
@@ -188,6 +195,8 @@ struct ResetBeforeCandidate {
   static constexpr int kGates = 1;
   static const float* bias(const Steps& a) { return a.bias + 2 * kPanel; }
   static const float* weights(const Steps& a) { return a.candidate_weights; }
+  static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.candidate_matrix; }
+  static auto multiply(const ReducedKernels& k) { return k.multiply_state; }
   static size_t reduction(const Steps& a) { return a.hidden; }
   template <int R>
   static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
@@ -208,34 +217,6 @@ struct ResetBeforeCandidate {
 };
 
 // ---- from a call to tiles ----
-
-// Chunks per tile of R rows: one row takes four, for 12 concurrent streams of weights (24 were up
-// to twice slower where weights come from beyond L2, on Zen 4); more rows take two while the
-// accumulators fit.
-template <class V, int R, class Tile>
-constexpr int chunks_per_tile() {
-  const int by_registers = V::max_accumulators / (R * Tile::kGates);
-  const int wanted = R == 1 ? 4 : 2;
-  return by_registers < 1 ? 1 : by_registers < wanted ? by_registers : wanted;
-}
-
-// Sums of the tiles of a group of chunks, where these take turns at each chain of products.
-struct Kept {
-  static constexpr size_t kMostRows = 64;
-
-  float* sums;  // [rows x chunks][G vectors], tile after tile
-  size_t first_chunk, chunks;
-
-  // Vectors of units before a tile of R rows, one for each row and chunk.
-  template <int R>
-  FASTGRU_INLINE size_t before(size_t row, size_t chunk) const {
-    return row * chunks + R * (chunk - first_chunk);
-  }
-  template <class V, int R, int G>
-  FASTGRU_INLINE float* of(size_t row, size_t chunk) const {
-    return sums + before<R>(row, chunk) * (G * V::lanes);
-  }
-};
 
 // One chain of a tile's products.
 template <class Args>
@@ -291,36 +272,6 @@ struct WholeTile {
   }
 };
 
-// All chunks of rows [row, row + R): groups of C and then what is left, one size smaller each.
-template <class Tile, class V, int R, int C, class Args>
-FASTGRU_INLINE void run_chunks(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk,
-                               size_t count, const Kept* kept) {
-  if (count == C) return Tile::template run<V, R, C>(a, offset, row, chunk, kept);
-  if constexpr (C > 1) run_chunks<Tile, V, R, C - 1>(a, offset, row, chunk, count, kept);
-}
-
-template <class Tile, class V, int R, class Args>
-void run_rows(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk, size_t count,
-              size_t rows, const Kept* kept) {
-  constexpr int kMost = chunks_per_tile<V, R, Tile>();
-  if (rows != R) {
-    if constexpr (R > 1) run_rows<Tile, V, R - 1>(a, offset, row, chunk, count, rows, kept);
-    return;
-  }
-  for (; count > kMost; chunk += kMost, count -= kMost)
-    Tile::template run<V, R, kMost>(a, offset, row, chunk, kept);
-  run_chunks<Tile, V, R, kMost>(a, offset, row, chunk, count, kept);
-}
-
-// n things in parts of even size (9 rows are 5 + 4, not 8 + 1: a small tile costs nearly as much as
-// a large one): the first `larger` parts have size + 1, the others size.
-struct Cut {
-  FASTGRU_INLINE Cut(size_t n, size_t most)
-      : parts((n + most - 1) / most), size(n / parts), larger(n % parts) {}
-  FASTGRU_INLINE size_t size_of(size_t part) const { return size + (part < larger ? 1 : 0); }
-  size_t parts, size, larger;
-};
-
 // How a call's rows and chunks are cut into tiles: the same for every step.
 template <class V>
 struct Tiling {
@@ -343,16 +294,6 @@ struct Tiling {
   Cut chunks;
 };
 
-// All rows of a group of chunks.
-template <class Tile, class V, class Args>
-FASTGRU_INLINE void run_group(const Args& a, const Cut& rows, std::ptrdiff_t offset, size_t chunk,
-                              size_t chunks, const Kept* kept) {
-  for (size_t t = 0, row = 0; t < rows.parts; ++t) {
-    run_rows<Tile, V, V::max_rows>(a, offset, row, chunk, chunks, rows.size_of(t), kept);
-    row += rows.size_of(t);
-  }
-}
-
 // Note [Chain by chain]
 // Several tiles use the same weights one after the other: those of other rows, and where a panel is
 // wider than a tile those of its other chunks. Where weights come from memory the first tile would
@@ -363,7 +304,7 @@ template <class Tile, class V, class Args>
 void run_by_chains(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset, size_t rows,
                    size_t chunk, size_t chunks, bool last) {
   alignas(64) float sums[Kept::kMostRows * Tile::kGates * kPanel];
-  const Kept kept{sums, chunk, chunks};
+  const Kept kept{sums, 0, chunk, chunks};
   constexpr size_t kTerm = Tile::kGates * kPanel * sizeof(float);
   const size_t reduction = Tile::reduction(a);
   const char* const weights = reinterpret_cast<const char*>(Tile::weights(a));
@@ -372,9 +313,9 @@ void run_by_chains(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset
     end = reduction - k < a.chain ? reduction : k + a.chain;
     const char* const next = end == reduction && last ? weights : panel + end * kTerm;
     run_group<ChainTile<Tile>, V>(Chain<Args>{a, k, end, rows * chunks, {next, (end - k) * kTerm}},
-                                  tiling.rows, offset, chunk, chunks, &kept);
+                                  tiling.rows, offset, 0, chunk, chunks, &kept);
   }
-  run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, chunk, chunks, &kept);
+  run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, chunk, chunks, &kept);
 }
 
 // Two rows, and chunks that are half a panel: one tile of both halves would read a single stream
@@ -384,7 +325,7 @@ template <class Tile, class V, class Args>
 void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t chunk, size_t chunks) {
   constexpr int kG = Tile::kGates;
   alignas(64) float sums[2 * Tiling<V>::kChunks * kG * V::lanes];
-  const Kept kept{sums, chunk, chunks};
+  const Kept kept{sums, 0, chunk, chunks};
   const float* in[2];
   Tile::inputs(a, 0, in);
   const size_t reduction = Tile::reduction(a);
@@ -426,16 +367,55 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
         run_two_streams<Tile, V>(a, offset, chunk, chunks);
       }
     } else {
-      if (input) run_group<WholeTile<InputTile>, V>(*input, tiling.rows, 0, chunk, chunks, nullptr);
-      run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, chunk, chunks, nullptr);
+      if (input)
+        run_group<WholeTile<InputTile>, V>(*input, tiling.rows, 0, 0, chunk, chunks, nullptr);
+      run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, chunk, chunks, nullptr);
     }
     chunk += chunks;
   }
 }
 
+// Chunks that several tiles of rows multiply together in reduced precision: a panel.
+template <class V>
+constexpr size_t kMostGroup = kPanel / V::lanes;
+
+// The same where the layer's weights are in reduced precision: its own kernels multiply, and tiles
+// take it from there.
+template <class Tile, class V, class Args>
+void reduced_pass(const Args& a, std::ptrdiff_t offset) {
+  alignas(64) float sums[Kept::kMostRows * kMostGroup<V> * Tile::kGates * V::lanes];
+  const size_t all_chunks = (a.units + V::lanes - 1) / V::lanes;
+  for (size_t row = 0; row < a.rows; row += Kept::kMostRows) {
+    const size_t rows = a.rows - row < Kept::kMostRows ? a.rows - row : Kept::kMostRows;
+    const Cut row_tiles(rows, V::max_rows);
+    const Cut groups(all_chunks, row_tiles.parts == 1 ? Tiling<V>::kChunks : kMostGroup<V>);
+    for (size_t g = 0, chunk = 0; g < groups.parts; ++g) {
+      const size_t chunks = groups.size_of(g);
+      const Kept kept{sums, row, chunk, chunks};
+      Tile::multiply (*a.reduced.kernels)({Tile::matrix(a), Tile::bias(a), a.reduced.operands,
+                                           Tile::kGates, Tile::reduction(a), a.chain, row, rows,
+                                           chunk, chunks, sums});
+      run_group<WholeTile<Tile>, V>(a, row_tiles, offset, row, chunk, chunks, &kept);
+      chunk += chunks;
+    }
+  }
+}
+
 template <class V>
 void input_product(const InputProduct& a) {
-  pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0);
+  if (!a.reduced.kernels) return pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0);
+  for (size_t row = 0; row < a.rows; ++row)
+    a.reduced.kernels->prepare_input(a.x[row], a.reduction, a.reduced.operands, row);
+  reduced_pass<InputTile, V>(a, 0);
+}
+
+// One product of a step's states in reduced precision, and what becomes of it.
+template <class Tile, class V>
+FASTGRU_INLINE void reduced_step(const Steps& a, const float* states, std::ptrdiff_t offset) {
+  for (size_t row = 0; row < a.rows; ++row)
+    a.reduced.kernels->prepare_state(states + row * a.state_stride, a.hidden, a.reduced.operands,
+                                     row);
+  reduced_pass<Tile, V>(a, offset);
 }
 
 FASTGRU_INLINE void meet(const Steps& a) {
@@ -460,6 +440,10 @@ FASTGRU_INLINE void for_each_step(Steps a, Step step) {
 
 template <class V>
 void steps_reset_after(const Steps& a) {
+  if (a.reduced.kernels)
+    return for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
+      reduced_step<ResetAfterTile, V>(s, s.state, offset);
+    });
   const Tiling<V> tiling(a.rows, a.units, a.far);
   for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset)
                        FASTGRU_INLINE_LAMBDA { pass<ResetAfterTile>(s, a.input, tiling, offset); });
@@ -467,6 +451,12 @@ void steps_reset_after(const Steps& a) {
 
 template <class V>
 void steps_reset_before(const Steps& a) {
+  if (a.reduced.kernels)
+    return for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
+      reduced_step<ResetBeforeGates, V>(s, s.state, offset);
+      meet(a);  // before anyone reads r * h
+      reduced_step<ResetBeforeCandidate, V>(s, s.reset_state, offset);
+    });
   const Tiling<V> tiling(a.rows, a.units, a.far);
   for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
     pass<ResetBeforeGates>(s, a.input, tiling, offset);

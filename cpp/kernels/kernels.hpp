@@ -3,6 +3,7 @@
 
 #include "gru_f32.hpp"
 #include "gru_rows_f32.hpp"
+#include "reduced.hpp"
 
 namespace fastgru {
 namespace {
@@ -38,7 +39,9 @@ constexpr KernelTable kernels(const char* name) {
           steps_reset_before<V>,
           rows_reset_after<V>,
           rows_reset_before<V>,
-          activate<V>};
+          activate<V>,
+          bfloat16_kernels<V, Bfloat16<V>>(name),
+          int8_kernels<V, Dot>(name)};
 }
 
 }  // namespace

@@ -84,52 +84,61 @@ FASTGRU_INLINE Accumulators<V, R * C * G> biases(const float* bias, size_t chunk
   return acc;
 }
 
+// sum += one term: weight(c, g) by x(r).
+template <class V, int R, int C, int G, class Weight, class Input>
+FASTGRU_INLINE void add_term(Accumulators<V, R * C * G>& sum, Weight weight, Input x) {
+  const auto pinned = [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+    V v = weight(c, g);
+    if (R > 1) pin(v);
+    return v;
+  };
+  const auto add = [&](int r, int c, int g, V v, V in) FASTGRU_INLINE_LAMBDA {
+    V& a = sum.v[(r * C + c) * G + g];
+    a = fma(v, in, a);
+  };
+  // The fewer of weights and inputs stay in registers while the others pass by.
+  if constexpr (R <= C * G) {
+    V in[R];
+    FASTGRU_UNROLL
+    for (int r = 0; r < R; ++r) in[r] = x(r);
+    FASTGRU_UNROLL
+    for (int c = 0; c < C; ++c) {
+      FASTGRU_UNROLL
+      for (int g = 0; g < G; ++g) {
+        const V v = pinned(c, g);
+        FASTGRU_UNROLL
+        for (int r = 0; r < R; ++r) add(r, c, g, v, in[r]);
+      }
+    }
+  } else {
+    V v[C][G];
+    FASTGRU_UNROLL
+    for (int c = 0; c < C; ++c) {
+      FASTGRU_UNROLL
+      for (int g = 0; g < G; ++g) v[c][g] = pinned(c, g);
+    }
+    FASTGRU_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const V in = x(r);
+      FASTGRU_UNROLL
+      for (int c = 0; c < C; ++c) {
+        FASTGRU_UNROLL
+        for (int g = 0; g < G; ++g) add(r, c, g, v[c][g], in);
+      }
+    }
+  }
+}
+
 // sum += the terms [begin, end) of a chain; in: R pointers to [K].
 template <class V, int R, int C, int G>
 FASTGRU_INLINE void add_terms(Accumulators<V, R * C * G>& sum, const float* const (&w)[C],
                               const float* const (&in)[R], size_t begin, size_t end) {
-  for (size_t k = begin; k < end; ++k) {
-    const auto weight = [&](int c, int g) FASTGRU_INLINE_LAMBDA {
-      V v = V::load(w[c] + k * (G * kPanel) + g * kPanel);
-      if (R > 1) pin(v);
-      return v;
-    };
-    const auto add = [&](int r, int c, int g, V v, V x) FASTGRU_INLINE_LAMBDA {
-      V& a = sum.v[(r * C + c) * G + g];
-      a = fma(v, x, a);
-    };
-    // The fewer of weights and inputs stay in registers while the others pass by.
-    if constexpr (R <= C * G) {
-      V x[R];
-      FASTGRU_UNROLL
-      for (int r = 0; r < R; ++r) x[r] = V::broadcast(in[r] + k);
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        FASTGRU_UNROLL
-        for (int g = 0; g < G; ++g) {
-          const V v = weight(c, g);
-          FASTGRU_UNROLL
-          for (int r = 0; r < R; ++r) add(r, c, g, v, x[r]);
-        }
-      }
-    } else {
-      V v[C][G];
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        FASTGRU_UNROLL
-        for (int g = 0; g < G; ++g) v[c][g] = weight(c, g);
-      }
-      FASTGRU_UNROLL
-      for (int r = 0; r < R; ++r) {
-        const V x = V::broadcast(in[r] + k);
-        FASTGRU_UNROLL
-        for (int c = 0; c < C; ++c) {
-          FASTGRU_UNROLL
-          for (int g = 0; g < G; ++g) add(r, c, g, v[c][g], x);
-        }
-      }
-    }
-  }
+  for (size_t k = begin; k < end; ++k)
+    add_term<V, R, C, G>(
+        sum,
+        [&](int c, int g)
+            FASTGRU_INLINE_LAMBDA { return V::load(w[c] + k * (G * kPanel) + g * kPanel); },
+        [&](int r) FASTGRU_INLINE_LAMBDA { return V::broadcast(in[r] + k); });
 }
 
 // A tile's products, all at once.
@@ -157,6 +166,11 @@ struct Ahead {
 // Terms between two looks at what is ahead.
 constexpr size_t kSegment = 8, kLine = 64;
 
+template <class V, int N>
+FASTGRU_INLINE void store_all(const Accumulators<V, N>& acc, float* to) {
+  FASTGRU_UNROLL
+  for (int i = 0; i < N; ++i) acc.v[i].store(to + i * V::lanes);
+}
 template <class V, int N>
 FASTGRU_INLINE Accumulators<V, N> load_all(const float* from) {
   Accumulators<V, N> acc;

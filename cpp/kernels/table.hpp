@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace fastgru {
 
@@ -16,6 +17,61 @@ constexpr std::size_t kPanel = 16;
 
 enum class Activation { tanh, relu, sigmoid, identity };
 enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_02 };
+
+// ---- reduced precision: products only; gates, biases and states stay in float32 ----
+
+// A packed matrix of G gates, padded with zeros to whole panels and pairs or fours of terms.
+struct ReducedMatrix {
+  // bfloat16: [P][ceil(K / 2)][G][kPanel][2]; int8: [P][ceil(K / 4)][G][kPanel][4]
+  const void* weights;
+  const float* scales;          // int8: [P][G][kPanel], what a unit's weights are multiplied by
+  const std::int32_t* offsets;  // int8: [P][G][kPanel], -128 times the sum of a unit's weights
+};
+
+// Rows as multiply() reads them: scratch, in a form that is the kernels' own.
+constexpr std::size_t kMostInt8Terms = 0x7fffffff / (128 * 127);  // Note [int8] in reduced.hpp
+
+struct Operands {
+  char* rows;          // [rows][stride], 64-byte aligned
+  std::size_t stride;  // bytes, operand_stride() or more
+  float* scales;       // [rows]
+};
+// Bytes that a row of `reduction` terms may take.
+constexpr std::size_t operand_stride(std::size_t reduction) {
+  return (4 * reduction + 127) / 64 * 64;
+}
+
+// sums = bias + W x for rows and chunks of a call, in the order of Kept in tiling.hpp.
+struct ReducedProduct {
+  const ReducedMatrix& matrix;
+  const float* bias;  // [P][3][kPanel] from the first of the matrix's gates on
+  const Operands& operands;
+  int gates;
+  std::size_t reduction;
+  std::size_t chain;  // bfloat16: terms of one FMA chain, see Note [Same bits]
+  std::size_t first_row, rows, first_chunk, chunks;
+  float* sums;
+};
+
+// For vectors of one length: that of the kernels which use them.
+struct ReducedKernels {
+  const char* name;
+  // A row of inputs, or of states, to operand `index`.
+  void (*prepare_input)(const float* row, std::size_t reduction, const Operands&,
+                        std::size_t index);
+  void (*prepare_state)(const float* row, std::size_t reduction, const Operands&,
+                        std::size_t index);
+  void (*multiply_input)(const ReducedProduct&);
+  void (*multiply_state)(const ReducedProduct&);
+};
+
+// What a layer needs of it. kernels null: the layer is in float32.
+struct Reduced {
+  const ReducedKernels* kernels;
+  ReducedMatrix matrix;
+  ReducedMatrix candidate_matrix;  // recurrent, reset before only
+  Operands operands;
+};
 
 // Kernels see a share of a layer's units: all of them, or a run of whole panels where threads share
 // a layer. weights, bias and gates are the share's own; P = ceil(units / kPanel).
@@ -31,6 +87,7 @@ struct InputProduct {
   std::size_t chain;      // terms of one FMA chain, see Note [Same bits]
   std::size_t units;
   bool far;  // the weights come from memory
+  Reduced reduced;
 };
 
 // `steps` time steps of one layer in one direction for `rows` sequences.
@@ -60,6 +117,7 @@ struct Steps {
   // Null: `gates` holds the input product. Else it is computed on the way, x: [steps][rows]; its
   // `out` is `gates`, for one step. steps_* do so for a single step only.
   const InputProduct* input;
+  Reduced reduced;
   // Where other threads have the other shares: called when all that this share writes and another
   // one reads is written; returns when that is true of every share. Null: alone.
   void (*meet)(void* team);
@@ -79,11 +137,15 @@ struct KernelTable {
   void (*rows_reset_after)(const Steps&);
   void (*rows_reset_before)(const Steps&);
   void (*activate)(TestActivation, const float* x, float* y, std::size_t n);
+  ReducedKernels bfloat16, int8;  // those that need no further instructions
 };
 
 // One symbol per ISA file.
 const KernelTable* portable_kernels();
 const KernelTable* avx2_kernels();
 const KernelTable* avx512_kernels();
+// For the vectors of avx512.
+const ReducedKernels* avx512_bf16_kernels();
+const ReducedKernels* avx512_vnni_kernels();
 
 }  // namespace fastgru

@@ -34,6 +34,12 @@ struct Vec {
   }
   static FASTGRU_INLINE Vec broadcast(const float* p) { return set(*p); }
   static FASTGRU_INLINE Vec set(float x) { return {Floats{x, x, x, x}}; }
+  // The first (half 0) or second ones of `lanes` pairs of bfloat16.
+  static FASTGRU_INLINE Vec widen(const std::uint16_t* pairs, int half) {
+    Bits x;
+    __builtin_memcpy(&x, pairs, sizeof x);
+    return from_bits(half == 0 ? x << 16 : x & 0xffff0000u);
+  }
   static FASTGRU_INLINE Vec from_bits(Bits b) { return {reinterpret_cast<Floats>(b)}; }
   FASTGRU_INLINE Bits bits() const { return reinterpret_cast<Bits>(v); }
   FASTGRU_INLINE void store(float* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
@@ -70,6 +76,35 @@ FASTGRU_INLINE void transpose(Vec (&m)[4]) {
     }
   }
 }
+// Four terms of four units at once, for Int8 in reduced.hpp.
+struct Dot {
+  static constexpr int flip = 0;
+  typedef std::int32_t Ints __attribute__((vector_size(16)));
+  using Sum = Ints;
+  using Weights = Ints;
+  struct Input {
+    std::int32_t x[4];
+  };
+  static FASTGRU_INLINE Sum start(const std::int32_t*) { return Ints{}; }
+  static FASTGRU_INLINE Weights load(const std::int8_t* p) {
+    Ints w;
+    __builtin_memcpy(&w, p, sizeof w);
+    return w;
+  }
+  static FASTGRU_INLINE Input broadcast(const std::int8_t* p) { return {{p[0], p[1], p[2], p[3]}}; }
+  static FASTGRU_INLINE Sum add(Sum sum, Weights w, Input in) {
+    FASTGRU_UNROLL
+    for (int i = 0; i < 4; ++i) {  // byte i of each unit's four, little-endian
+      const Vec::Bits up = reinterpret_cast<Vec::Bits>(w) << (24 - 8 * i);
+      sum += (reinterpret_cast<Ints>(up) >> 24) * in.x[i];
+    }
+    return sum;
+  }
+  static FASTGRU_INLINE Vec to_floats(Sum sum) {
+    return {__builtin_convertvector(sum, Vec::Floats)};
+  }
+};
+
 // Keeps a loaded value in a register (nothing to do here).
 FASTGRU_INLINE void pin(Vec&) {}
 

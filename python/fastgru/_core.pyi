@@ -26,6 +26,9 @@ class Model:
         # PyTorch's flat order: for each layer, for each direction:
         # w_ih (3H, I or D*H), w_hh (3H, H)[, b_ih (3H,), b_hh (3H,)]; copied (packed), not kept
         tensors: Sequence[Float32Array],
+        # for each layer in int8, for each direction: of w_ih, of w_hh (3H,)
+        scales: Sequence[Float32Array],
+        precisions: Sequence[str],  # a layer: "float32" | "bfloat16" | "int8", else ValueError
         *,
         input_size: int,
         hidden_size: int,
@@ -41,7 +44,10 @@ class Model:
     def isa(self) -> str: ...
     @property
     def nbytes(self) -> int: ...  # bytes of packed weights and biases
-    def tensors(self) -> list[Float32Array]: ...  # unpacked again, same order, same bits
+    # tensors and scales, unpacked again, same order, same bits
+    def tensors(self) -> tuple[list[Float32Array], list[Float32Array]]: ...
+    @property
+    def kernels(self) -> list[str]: ...  # each layer's: the ISA's name, or with more instructions
 
     # x (T, B, I), or (B, T, I) with batch_first, or (T, I); h_0 (L*D, B, H) or (L*D, H) or None;
     # lengths (B,) contiguous or None; num_threads 0: the process default.

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -331,6 +332,178 @@ void test_padding(const ModelSizes& sizes) {
 }
 
 // Cutting time into steps changes no bit; a copy goes its own way; reset returns to h_0.
+// ---- reduced precision ----
+
+// Weights as Python makes them: bfloat16's values by cutting off digits, or integers and scales.
+struct ReducedModel {
+  TestModel model;
+  std::vector<Floats> scales;  // two a layer and direction
+
+  ReducedModel(const ModelSizes& sizes, Precision precision) : model(sizes) {
+    for (std::size_t i = 0; i < model.spec.layers.size(); ++i) {
+      LayerTensors& layer = model.spec.layers[i];
+      layer.precision = precision;
+      for (const std::size_t t : {4 * i, 4 * i + 1}) {
+        Floats& weights = model.tensors[t];
+        if (precision == Precision::bfloat16) {
+          for (float& w : weights) {
+            std::uint32_t bits;
+            std::memcpy(&bits, &w, sizeof bits);
+            bits &= 0xffff0000u;
+            std::memcpy(&w, &bits, sizeof w);
+          }
+          continue;
+        }
+        const std::size_t rows = 3 * sizes.hidden_size, columns = weights.size() / rows;
+        scales.emplace_back(rows);
+        for (std::size_t row = 0; row < rows; ++row) {
+          float most = 0;
+          for (std::size_t k = 0; k < columns; ++k)
+            most = std::max(most, std::abs(weights[row * columns + k]));
+          scales.back()[row] = most / 127;
+          for (std::size_t k = 0; k < columns; ++k)
+            weights[row * columns + k] = std::round(weights[row * columns + k] * 127 / most);
+        }
+      }
+    }
+    for (std::size_t i = 0; precision == Precision::int8 && i < model.spec.layers.size(); ++i) {
+      model.spec.layers[i].scale_ih = scales[2 * i].data();
+      model.spec.layers[i].scale_hh = scales[2 * i + 1].data();
+    }
+  }
+  // What they stand for.
+  TestModel in_float32() const {
+    TestModel same(model.spec.sizes);
+    same.tensors = model.tensors;
+    const std::size_t rows = 3 * model.spec.sizes.hidden_size;
+    for (std::size_t i = 0; i < scales.size(); ++i) {
+      Floats& weights = same.tensors[4 * (i / 2) + i % 2];
+      for (std::size_t at = 0; at < weights.size(); ++at)
+        weights[at] *= scales[i][at / (weights.size() / rows)];
+    }
+    for (std::size_t i = 0; i < same.spec.layers.size(); ++i) {
+      const Floats* t = &same.tensors[4 * i];
+      same.spec.layers[i] = {t[0].data(), t[1].data(), t[2].data(), t[3].data()};
+    }
+    return same;
+  }
+};
+
+// Near the same weights in float64, the same bits whatever the plan and the batch, and in int8 the
+// same on AVX2 and AVX-512.
+void test_reduced(const ModelSizes& sizes, Precision precision, std::size_t T, std::size_t B) {
+  const ReducedModel reduced(sizes, precision);
+  const Case c = random_case(sizes, T, B, true);
+  const Result expected = reference(reduced.in_float32(), c);
+  std::vector<std::pair<std::string, Result>> results;
+  for (const KernelTable* kernels : runnable()) {
+    const PackedModel packed = pack(reduced.model.spec, kernels);
+    const std::string name = describe(sizes, c, packed.layers[0].reduced->name) +
+                             (precision == Precision::int8 ? " int8" : " bfloat16");
+    const Result got = engine(packed, c, nullptr);
+    float error = 0;
+    for (std::size_t i = 0; i < got.y.size(); ++i)
+      error = std::max(error, std::abs(got.y[i] - expected.y[i]));
+    check(error <= 0.02f, name + ": error " + std::to_string(error));
+    const Machine machine = machine_with(kernels->lanes);
+    for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}}) {
+      if (grid.rows > B || grid.directions > sizes.num_directions || grid.units > sizes.panels())
+        continue;
+      if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
+      const Plan plan = make_plan(sizes, machine, {T, B}, grid, RowsInLanes::never);
+      check(engine(packed, c, &plan) == got, name + ": same bits by plan");
+    }
+    const std::size_t width = sizes.num_directions * sizes.hidden_size;
+    for (const std::size_t b : {std::size_t{0}, B - 1}) {
+      const Result alone = engine(packed, row_of(sizes, c, b), nullptr);
+      bool same = true;
+      for (std::size_t t = 0; t < T; ++t)
+        same &= same_bits(&alone.y[t * width], &got.y[(t * B + b) * width], width);
+      check(same, name + ": same bits alone and in the batch");
+    }
+    for (std::size_t i = 0; i < packed.layers.size(); ++i) {
+      Floats back[6];
+      for (std::size_t t = 0; t < 4; ++t) back[t].resize(reduced.model.tensors[4 * i + t].size());
+      back[4].resize(3 * sizes.hidden_size);
+      back[5].resize(3 * sizes.hidden_size);
+      unpack(packed, i,
+             {back[0].data(), back[1].data(), back[2].data(), back[3].data(), back[4].data(),
+              back[5].data()});
+      for (std::size_t t = 0; t < 4; ++t)
+        check(back[t] == reduced.model.tensors[4 * i + t], name + ": unpack");
+      for (std::size_t t = 0; precision == Precision::int8 && t < 2; ++t)
+        check(back[4 + t] == reduced.scales[2 * i + t], name + ": scales");
+    }
+    if (std::string(kernels->name) != "portable") results.emplace_back(name, got);
+  }
+  for (const auto& [name, result] : results)
+    if (precision == Precision::int8)
+      check(result == results.front().second, name + ": ISAs agree");
+}
+
+// The sums of int8 are exact, at the largest weights and operands and where they differ in sign.
+void test_exact_sums() {
+  constexpr std::size_t K = 1001, kLanes = 16;
+  std::uniform_int_distribution<int> any(-127, 127);
+  for (const KernelTable* kernels : runnable()) {
+    for (const int kind : {0, 1, 2}) {
+      ModelSizes sizes;
+      sizes.input_size = K;
+      sizes.hidden_size = kLanes;
+      sizes.num_layers = 1;
+      TestModel model(sizes);
+      Floats& weights = model.tensors[0];
+      for (std::size_t i = 0; i < weights.size(); ++i)
+        weights[i] = static_cast<float>(kind == 0   ? 127
+                                        : kind == 1 ? (i % 2 ? 127 : -127)
+                                                    : any(generator));
+      for (float& w : model.tensors[1]) w = 0;
+      const Floats scale(3 * kLanes, 1.0f), none(3 * kLanes, 0.0f);
+      LayerTensors& layer = model.spec.layers[0];
+      layer.precision = Precision::int8;
+      layer.bias_ih = none.data();
+      layer.scale_ih = layer.scale_hh = scale.data();
+      const PackedModel packed = pack(model.spec, kernels);
+      const ReducedKernels& reduced = *packed.layers[0].reduced;
+      std::vector<char> rows(2 * operand_stride(K) + 64);
+      float scales[1];
+      void* at = rows.data();
+      std::size_t room = rows.size();
+      const Operands operands{static_cast<char*>(std::align(64, operand_stride(K), at, room)),
+                              operand_stride(K), scales};
+      // States of +-1 and in between are the integers +-127 and their like.
+      Floats state(K), input(K);
+      for (std::size_t k = 0; k < K; ++k) {
+        state[k] = (kind == 0 ? 127.0f : static_cast<float>(any(generator))) / 127;
+        input[k] = kind == 0 ? 32512.0f : static_cast<float>(any(generator) * 255 - 127);
+      }
+      input[0] = 32512.0f;
+      const ReducedMatrix matrix = packed.layers[0].input.from_panel(0);
+      for (const bool is_state : {true, false}) {
+        const Floats& values = is_state ? state : input;
+        (is_state ? reduced.prepare_state : reduced.prepare_input)(values.data(), K, operands, 0);
+        alignas(64) float sums[3 * kLanes];
+        for (std::size_t chunk = 0; chunk < kLanes / kernels->lanes; ++chunk) {
+          (is_state ? reduced.multiply_state : reduced.multiply_input)(
+              {matrix, packed.layers[0].input_bias, operands, 3, K, 256, 0, 1, chunk, 1, sums});
+          for (std::size_t g = 0; g < 3; ++g)
+            for (std::size_t lane = 0; lane < kernels->lanes; ++lane) {
+              const std::size_t row = g * kLanes + chunk * kernels->lanes + lane;
+              double exact = 0;
+              for (std::size_t k = 0; k < K; ++k)
+                exact += static_cast<double>(weights[row * K + k]) *
+                         std::round(static_cast<double>(values[k]) * (is_state ? 127 : 1));
+              const double got = static_cast<double>(sums[g * kernels->lanes + lane]) /
+                                 static_cast<double>(scales[0]);
+              check(std::abs(got - exact) <= 2e-7 * std::abs(exact) + (is_state ? 0.01 : 1.0),
+                    std::string(reduced.name) + ": sums of int8 are exact");
+            }
+        }
+      }
+    }
+  }
+}
+
 void test_stream(const ModelSizes& sizes, std::size_t T, std::size_t B) {
   const TestModel model(sizes);
   const Case c = random_case(sizes, T, B, false);
@@ -479,6 +652,19 @@ int main() {
       }
     test_model(s, 0, 2, false);
   }
+  for (const Precision precision : {Precision::bfloat16, Precision::int8})
+    for (const bool reset_after : {true, false}) {
+      for (const std::size_t H : {1, 3, 4, 8, 15, 16, 17, 33, 65}) {
+        s = {H % 5 + 1, H,           1 + H % 2,        1 + H % 2,
+             true,      reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+        for (const std::size_t B : {1, 2, 3, 9}) test_reduced(s, precision, 6, B);
+      }
+      s = {301, 270, 1, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+      test_reduced(s, precision, 4, 19);
+      s = {24, 48, 2, 1, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+      test_reduced(s, precision, 12, 150);
+    }
+  test_exact_sums();
   test_activations();
   test_errors();
   test_threads();

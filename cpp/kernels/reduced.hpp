@@ -1,0 +1,260 @@
+// Products in reduced precision, one source for every ISA. Include a vec_*.hpp first. Weights, and
+// what they are multiplied with, are bfloat16 or integers; sums are float32 or exact integers; what
+// leaves here is bias + W x in float32.
+//
+// Note [bfloat16]
+// Both factors are rounded to nearest even, their product is exact in float32, and sums are chains
+// as in Note [Same bits].
+//
+// Note [int8]
+// A unit's weights are integers in -127..127 and one scale. A state is rounded to 1/127, since it
+// is bounded by 1; one that is not (by a first state or an unbounded candidate) has the largest of
+// its row for its bound. Inputs have a scale for each row and time and are integers q in
+// -32512..32512, in two planes of eight bits: q = 256 high + low, -127 <= high <= 127, -128 <= low
+// <= 127. Sums of a plane are exact: at most 128 * 127 * K, below 2^31 up to K = 132,104
+// (kMostInt8Terms), so that their order does not matter and every ISA has the same integers. In a
+// row with a NaN or an infinity every product is NaN.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "group.hpp"
+#include "inline.hpp"
+#include "product.hpp"
+#include "table.hpp"
+#include "tiling.hpp"
+
+namespace fastgru {
+namespace {
+
+using std::int8_t;
+using std::uint16_t;
+using std::uint32_t;
+
+FASTGRU_INLINE uint32_t bits_of(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+FASTGRU_INLINE float float_of(uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+template <class T>
+FASTGRU_INLINE T* operand_of(const Operands& a, size_t row) {
+  return reinterpret_cast<T*>(a.rows + row * a.stride);
+}
+
+// ---- bfloat16 ----
+
+// The upper half of a float, rounded to nearest even; NaN stays NaN.
+FASTGRU_INLINE uint32_t bfloat16_bits(float x) {
+  const uint32_t bits = bits_of(x), rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+  return ((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded) >> 16;
+}
+
+// For any V: operands are floats with bfloat16's values, and a term is a float32 term whose weight
+// is widened on the way.
+template <class V>
+struct Bfloat16 {
+  static void prepare(const float* row, size_t reduction, const Operands& to, size_t index) {
+    float* const out = operand_of<float>(to, index);
+    for (size_t k = 0; k < reduction; ++k) out[k] = float_of(bfloat16_bits(row[k]) << 16);
+    out[reduction] = 0.0f;  // of the last pair, where K is odd
+  }
+
+  template <int G, int>
+  struct Tile {
+    static constexpr int kGates = G;
+
+    template <class, int R, int C>
+    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t chunk,
+                    const Kept* kept) {
+      const size_t pairs = (a.reduction + 1) / 2;
+      const float* in[R];
+      FASTGRU_UNROLL
+      for (int r = 0; r < R; ++r) in[r] = operand_of<float>(a.operands, row + r);
+      const uint16_t* w[C];
+      FASTGRU_UNROLL
+      for (int c = 0; c < C; ++c)
+        w[c] = static_cast<const uint16_t*>(a.matrix.weights) +
+               panel_of<V>(chunk + c) * pairs * (G * kPanel * 2) + 2 * lane_in_panel<V>(chunk + c);
+      auto acc = biases<V, R, C, G>(a.bias, chunk);
+      sum_chains(acc, a.reduction, a.chain,
+                 [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
+                   for (size_t k = begin; k < end; k += 2) {
+                     FASTGRU_UNROLL
+                     for (int half = 0; half < 2; ++half)
+                       add_term<V, R, C, G>(
+                           sum,
+                           [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+                             return V::widen(w[c] + (k / 2 * G + g) * (2 * kPanel), half);
+                           },
+                           [&](int r)
+                               FASTGRU_INLINE_LAMBDA { return V::broadcast(in[r] + k + half); });
+                   }
+                 });
+      store_all<V>(acc, kept->of<V, R, G>(row, chunk));
+    }
+  };
+};
+
+// ---- int8 ----
+
+constexpr float kRounding = 12582912.0f;        // Note [Rounding by a magic number] in math.hpp
+FASTGRU_INLINE std::int32_t nearest(float x) {  // |x| < 2^22
+  return static_cast<std::int32_t>(bits_of(x + kRounding) - bits_of(kRounding));
+}
+// The largest magnitude; NaN where there is one.
+FASTGRU_INLINE float largest(const float* row, size_t n) {
+  uint32_t most = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t magnitude = bits_of(row[i]) & 0x7fffffffu;
+    most = magnitude > most ? magnitude : most;
+  }
+  return float_of(most);
+}
+// NaN for an infinity, else x.
+FASTGRU_INLINE float finite(float x) { return x + (x - x); }
+
+// D: how an ISA multiplies four terms of a unit at once, see vec_*.hpp.
+template <class V, class D>
+struct Int8 {
+  static constexpr size_t kTerms = 4;
+  static FASTGRU_INLINE size_t padded(size_t reduction) {
+    return (reduction + kTerms - 1) / kTerms * kTerms;
+  }
+  // Operands are bytes, D::flip their difference from the integers' own.
+  static FASTGRU_INLINE void pad(int8_t* out, size_t reduction) {
+    for (size_t k = reduction; k < padded(reduction); ++k) out[k] = static_cast<int8_t>(D::flip);
+  }
+
+  static void prepare_state(const float* row, size_t reduction, const Operands& to, size_t index) {
+    const float most = largest(row, reduction), bound = most <= 1.0f ? 1.0f : most;
+    const float inverse = 127.0f / bound;
+    int8_t* const out = operand_of<int8_t>(to, index);
+    for (size_t k = 0; k < reduction; ++k)
+      out[k] = static_cast<int8_t>(nearest(row[k] * inverse) ^ D::flip);
+    pad(out, reduction);
+    to.scales[index] = finite(bound) / 127.0f;
+  }
+
+  static void prepare_input(const float* row, size_t reduction, const Operands& to, size_t index) {
+    // Smaller inputs do not fill all bits, so that the inverse is finite.
+    const float most = largest(row, reduction), bound = most < 1e-30f ? 1e-30f : most;
+    const float inverse = 32512.0f / bound;
+    int8_t* const high = operand_of<int8_t>(to, index);
+    int8_t* const low = high + padded(reduction);
+    for (size_t k = 0; k < reduction; ++k) {
+      const std::int32_t q = nearest(row[k] * inverse), h = (q + 128) >> 8;
+      high[k] = static_cast<int8_t>(h ^ D::flip);
+      low[k] = static_cast<int8_t>((q - 256 * h) ^ D::flip);
+    }
+    pad(high, reduction);
+    pad(low, reduction);
+    to.scales[index] = finite(bound) / 32512.0f;
+  }
+
+  template <int G, int Planes>
+  struct Tile {
+    static constexpr int kGates = G;
+
+    template <class, int R, int C>
+    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t chunk,
+                    const Kept* kept) {
+      constexpr int N = R * C * G;
+      using Sum = typename D::Sum;
+      const size_t bytes = padded(a.reduction);
+      const auto at = [&](int c, int g) FASTGRU_INLINE_LAMBDA {  // of a value for each unit
+        return panel_of<V>(chunk + c) * (G * kPanel) + g * kPanel + lane_in_panel<V>(chunk + c);
+      };
+      const int8_t* w[C];
+      FASTGRU_UNROLL
+      for (int c = 0; c < C; ++c)
+        w[c] = static_cast<const int8_t*>(a.matrix.weights) +
+               panel_of<V>(chunk + c) * bytes * (G * kPanel) + kTerms * lane_in_panel<V>(chunk + c);
+      float* const sums = kept->of<V, R, G>(row, chunk);
+      FASTGRU_UNROLL
+      for (int plane = 0; plane < Planes; ++plane) {
+        const int8_t* in[R];
+        FASTGRU_UNROLL
+        for (int r = 0; r < R; ++r) in[r] = operand_of<int8_t>(a.operands, row + r) + plane * bytes;
+        Sum acc[N];
+        FASTGRU_UNROLL
+        for (int c = 0; c < C; ++c) {
+          FASTGRU_UNROLL
+          for (int g = 0; g < G; ++g) {
+            FASTGRU_UNROLL
+            for (int r = 0; r < R; ++r)
+              acc[(r * C + c) * G + g] = D::start(a.matrix.offsets + at(c, g));
+          }
+        }
+        for (size_t k = 0; k < bytes; k += kTerms) {
+          typename D::Input x[R];
+          FASTGRU_UNROLL
+          for (int r = 0; r < R; ++r) x[r] = D::broadcast(in[r] + k);
+          FASTGRU_UNROLL
+          for (int c = 0; c < C; ++c) {
+            FASTGRU_UNROLL
+            for (int g = 0; g < G; ++g) {
+              const typename D::Weights v = D::load(w[c] + (k * G + g * kTerms) * kPanel);
+              FASTGRU_UNROLL
+              for (int r = 0; r < R; ++r) {
+                Sum& sum = acc[(r * C + c) * G + g];
+                sum = D::add(sum, v, x[r]);
+              }
+            }
+          }
+        }
+        FASTGRU_UNROLL
+        for (int r = 0; r < R; ++r) {
+          const V scale = V::broadcast(a.operands.scales + row + r);
+          FASTGRU_UNROLL
+          for (int c = 0; c < C; ++c) {
+            FASTGRU_UNROLL
+            for (int g = 0; g < G; ++g) {
+              const int i = (r * C + c) * G + g;
+              V sum = D::to_floats(acc[i]);
+              if (plane + 1 < Planes) {
+                (sum * V::set(256.0f)).store(sums + i * V::lanes);
+                continue;
+              }
+              if (Planes > 1) sum = V::load(sums + i * V::lanes) + sum;
+              const V bias = V::load(bias_of<V>(a.bias, chunk + c) + g * kPanel);
+              fma(sum * V::load(a.matrix.scales + at(c, g)), scale, bias)
+                  .store(sums + i * V::lanes);
+            }
+          }
+        }
+      }
+    }
+  };
+};
+
+// ---- tables ----
+
+template <class V, class M, int Planes>
+void multiply(const ReducedProduct& a) {
+  const Cut rows(a.rows, V::max_rows);
+  const Kept kept{a.sums, a.first_row, a.first_chunk, a.chunks};
+  const auto run = [&](auto gates) FASTGRU_INLINE_LAMBDA {
+    run_group<typename M::template Tile<decltype(gates)::value, Planes>, V>(
+        a, rows, 0, a.first_row, a.first_chunk, a.chunks, &kept);
+  };
+  a.gates == 3 ? run(Int<3>()) : a.gates == 2 ? run(Int<2>()) : run(Int<1>());
+}
+
+template <class V, class M>
+constexpr ReducedKernels bfloat16_kernels(const char* name) {
+  return {name, M::prepare, M::prepare, multiply<V, M, 1>, multiply<V, M, 1>};
+}
+template <class V, class D>
+constexpr ReducedKernels int8_kernels(const char* name) {
+  return {name, Int8<V, D>::prepare_input, Int8<V, D>::prepare_state, multiply<V, Int8<V, D>, 2>,
+          multiply<V, Int8<V, D>, 1>};
+}
+
+}  // namespace
+}  // namespace fastgru
