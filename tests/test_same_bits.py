@@ -40,6 +40,7 @@ class Net(NamedTuple):
     reset_after: bool
     activation: str
     recurrent_activation: str
+    precision: str
     isa: str
 
     def rng(self) -> np.random.Generator:
@@ -53,6 +54,7 @@ class Net(NamedTuple):
             "reset_after": self.reset_after,
             "activation": self.activation,
             "recurrent_activation": self.recurrent_activation,
+            "precision": self.precision,
             "isa": self.isa,
             "num_threads": 1,
         }
@@ -89,6 +91,7 @@ def nets(directions: st.SearchStrategy[bool]) -> st.SearchStrategy[Net]:
         reset_after=st.booleans(),
         activation=st.sampled_from(["tanh", "tanh", "relu", "sigmoid", "identity"]),
         recurrent_activation=st.sampled_from(["sigmoid", "hard_sigmoid", "hard_sigmoid_02"]),
+        precision=st.sampled_from(["float32", "float32", "bfloat16", "int8"]),
         isa=st.sampled_from(SUPPORTED_ISAS),
     )
 
@@ -262,7 +265,12 @@ def test_threads_large(shape: tuple[int, int, bool, int, int], reset_after: bool
 
 @given(any_net, st.integers(1, 30), BATCH)
 def test_avx2_and_avx512(both_isas: tuple[str, str], net: Net, steps: int, batch: int) -> None:
-    """The two ISAs with FMAs agree bit for bit; so does a trained service on either machine."""
+    """The two ISAs with FMAs agree bit for bit; so does a trained service on either machine.
+
+    Not in bfloat16: an instruction for it adds a pair in an order of its own.
+    """
+    if net.precision == "bfloat16":
+        net = net._replace(precision="int8")
     x, h_0 = net.data(steps, batch)
     lengths = net.rng().integers(0, steps + 1, batch)
     first, second = (net.gru(isa=isa) for isa in both_isas)

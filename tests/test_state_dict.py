@@ -289,7 +289,7 @@ def test_a_state_must_be_a_mapping(state: Any) -> None:
         ("reset_after", "True or False"),
         ("activation", "'tanh' or 'relu' or 'sigmoid' or 'identity'"),
         ("recurrent_activation", "'sigmoid' or 'hard_sigmoid' or 'hard_sigmoid_02'"),
-        ("precision", "'float32'"),
+        ("precision", "'float32' or 'bfloat16' or 'int8'"),
     ],
 )
 @pytest.mark.parametrize("value", ["Tanh", "", None, 1, "float16", [True]])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from fastgru import _startup as _startup  # first: it decides how the extension is loaded
 from fastgru._core import __version__
+from fastgru.comparison import Comparison, Difference, compare
 from fastgru.errors import FormatError, ShapeError
 from fastgru.formats import load
 from fastgru.gru import GRU
@@ -25,11 +26,14 @@ from fastgru.trace import Trace
 
 __all__ = [
     "GRU",
+    "Comparison",
+    "Difference",
     "FormatError",
     "ShapeError",
     "Stream",
     "Trace",
     "__version__",
+    "compare",
     "cpu_info",
     "get_num_threads",
     "load",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, overload
 
 import numpy as np
@@ -19,13 +19,14 @@ from fastgru.arrays import Float32Array, as_float32, as_int64, as_state, byte_te
 from fastgru.convert import parts_of_torch_module, tensors_from_d2l
 from fastgru.options import check_options, positive
 from fastgru.packed import Packed, is_packed, run_packed
+from fastgru.precision import reduce_spec, weight_names
 from fastgru.spec import ModelSpec, spec_from_tensors
 from fastgru.stream import Stream
 from fastgru.trace import Trace, trace
 
 
 class GRU:
-    """A stack of GRU layers with torch.nn.GRU's shapes, in float32, on the CPU.
+    """A stack of GRU layers with torch.nn.GRU's shapes, in float32 arrays, on the CPU.
 
     Made by `from_torch`, `from_state_dict`, `from_d2l` and `fastgru.load`. Weights are packed once
     and never change; one GRU serves any number of threads at once. It pickles, and copies share the
@@ -47,6 +48,7 @@ class GRU:
         *,
         batch_first: bool = False,
         precision: str = "float32",
+        keep: Iterable[int] = (),
         num_threads: int | None = None,
         isa: str | None = None,
     ) -> None:
@@ -70,10 +72,18 @@ class GRU:
         self.num_threads = num_threads
         self._batch_first = bool(batch_first)
         self._forced_isa = isa
+        spec = reduce_spec(spec, precision, keep)
         sizes = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
-        tensors = sizes.pop("tensors")
-        self._model = _core.Model([tensors[name] for name in spec.names()], **sizes, isa=isa)
-        self._spec = dataclasses.replace(spec, tensors={})  # the packed model holds them now
+        tensors, scales, precisions = map(sizes.pop, ("tensors", "scales", "precisions"))
+        self._model = _core.Model(
+            [tensors[name] for name in spec.names()],
+            [scales[name] for _, name in weight_names(spec) if name in scales],
+            precisions or ["float32"] * spec.num_layers,
+            **sizes,
+            isa=isa,
+        )
+        # the packed model holds them now
+        self._spec = dataclasses.replace(spec, tensors={}, scales={})
 
     @classmethod
     def from_torch(
@@ -265,6 +275,38 @@ class GRU:
 
         save_gru(self, path)
 
+    def to(self, precision: str, *, keep: Iterable[int] = ()) -> Self:
+        """A new model with weights in `precision`: "float32", "bfloat16" or "int8".
+
+        Products are computed in it; biases, gates and states stay in float32. `keep`: layers that
+        stay in float32 altogether. To the precision that a model has: a copy. Raises ValueError for
+        an unknown precision or layer, for a model that is reduced already, and for int8 if a weight
+        is not finite.
+
+        >>> import numpy as np, fastgru
+        >>> gru = fastgru.GRU.from_state_dict({"weight_ih_l0": np.ones((6, 3), np.float32),
+        ...                                    "weight_hh_l0": np.ones((6, 2), np.float32)})
+        >>> gru.to("int8").precision
+        'int8'
+        """
+        check_options(precision=precision)
+        keep = tuple(keep)
+        if precision == self.precision and not keep:
+            return self.__copy__()
+        if self._spec.precisions:
+            raise ValueError(
+                f"precision: this model is {self.precision} already, make {precision} from the "
+                "float32 one"
+            )
+        return type(self)(
+            dataclasses.replace(self._spec, tensors=self.tensors()),
+            batch_first=self._batch_first,
+            precision=precision,
+            keep=keep,
+            num_threads=self.num_threads,
+            isa=self._forced_isa,
+        )
+
     @property
     def num_threads(self) -> int | None:
         """The most threads a call may use; None for the process's default. Can be set."""
@@ -321,8 +363,8 @@ class GRU:
 
     @property
     def precision(self) -> str:
-        """What the weights are stored in and multiplied as."""
-        return "float32"
+        """What the weights are stored in and multiplied as, those of kept layers apart."""
+        return next((p for p in self._spec.precisions if p != "float32"), "float32")
 
     @property
     def isa(self) -> str:
@@ -337,13 +379,31 @@ class GRU:
     def tensors(self) -> dict[str, Float32Array]:
         """The weights, unpacked again: float32 arrays under torch.nn.GRU's names, the same bits.
 
+        In reduced precision they are what it made of them.
+
         >>> import numpy as np, fastgru
         >>> gru = fastgru.GRU.from_state_dict({"weight_ih_l0": np.ones((6, 3), np.float32),
         ...                                    "weight_hh_l0": np.ones((6, 2), np.float32)})
         >>> sorted(gru.tensors())
         ['weight_hh_l0', 'weight_ih_l0']
         """
-        return dict(zip(self._spec.names(), self._model.tensors(), strict=True))
+        tensors, scales = self._stored()
+        return {
+            name: tensor * scales[name][:, None] if name in scales else tensor
+            for name, tensor in tensors.items()
+        }
+
+    def _stored(self) -> tuple[dict[str, Float32Array], dict[str, Float32Array]]:
+        """Tensors and scales as in ModelSpec."""
+        tensors, scales = self._model.tensors()
+        precisions = self._spec.precisions
+        scaled = [
+            name for layer, name in weight_names(self._spec) if precisions[layer:][:1] == ("int8",)
+        ]
+        return (
+            dict(zip(self._spec.names(), tensors, strict=True)),
+            dict(zip(scaled, scales, strict=True)),
+        )
 
     def __copy__(self) -> Self:
         other = type(self).__new__(type(self))
@@ -356,7 +416,8 @@ class GRU:
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        spec = dataclasses.replace(self._spec, tensors=self.tensors())
+        tensors, scales = self._stored()
+        spec = dataclasses.replace(self._spec, tensors=tensors, scales=scales)
         options = {
             "batch_first": self._batch_first,
             "num_threads": self.num_threads,
@@ -370,7 +431,9 @@ class GRU:
         plain |= {"recurrent_activation": "sigmoid", "num_threads": None}
         told = {name: getattr(self, name) for name in plain if getattr(self, name) != plain[name]}
         sizes = f"{self.input_size}, {self.hidden_size}"
-        how = f"{self.precision}, {self.isa}, {byte_text(self.nbytes)}"
+        kept = [layer for layer, p in enumerate(self._spec.precisions) if p == "float32"]
+        precision = self.precision + (f" (layers {kept} float32)" if kept else "")
+        how = f"{precision}, {self.isa}, {byte_text(self.nbytes)}"
         return f"GRU({', '.join([sizes, *(f'{n}={v!r}' for n, v in told.items())])}: {how})"
 
 

@@ -9,9 +9,8 @@ import operator
 
 import numpy as np
 
+from fastgru.precision import PRECISIONS
 from fastgru.spec import ACTIVATIONS, RECURRENT_ACTIVATIONS
-
-PRECISIONS = ("float32",)
 
 
 def check_options(
@@ -26,7 +25,7 @@ def check_options(
 
     >>> check_options(precision="float16")
     Traceback (most recent call last):
-    ValueError: precision: expected 'float32', got 'float16'
+    ValueError: precision: expected 'float32' or 'bfloat16' or 'int8', got 'float16'
     """
     for name, flag in (("batch_first", batch_first), ("reset_after", reset_after)):
         if not isinstance(flag, (bool, np.bool_)):

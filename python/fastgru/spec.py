@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastgru.arrays import Float32Array, TensorSource, shape_text, source_of
@@ -29,7 +29,12 @@ Shape = tuple[int | str, ...]  # a letter stands for a size that nothing tells
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A stack of GRU layers. `tensors`: float32, C-contiguous, named as in torch.nn.GRU."""
+    """A stack of GRU layers. `tensors`: float32, C-contiguous, named as in torch.nn.GRU.
+
+    `precisions`: each layer's, none if all are float32. Weights of a bfloat16 layer have such
+    values; those of an int8 layer are integers in -127..127, times a factor for each row: `scales`
+    has them under the weight's name, (3H,).
+    """
 
     input_size: int
     hidden_size: int
@@ -40,6 +45,8 @@ class ModelSpec:
     activation: str
     recurrent_activation: str
     tensors: Mapping[str, Float32Array]
+    precisions: tuple[str, ...] = ()
+    scales: Mapping[str, Float32Array] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """The tensors' names in PyTorch's flat order, which is `_core`'s."""

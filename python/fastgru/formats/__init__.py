@@ -6,6 +6,7 @@ Refuses whatever is damaged, ambiguous or would run code: one FormatError, and n
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from typing import BinaryIO
@@ -42,6 +43,7 @@ def load(
     """Loads a GRU: fastgru's native file, a safetensors file of a state dict, or a `.npz`.
 
     None means what the file says, and where it says nothing (a bare state dict) PyTorch's default.
+    `precision` reduces what is stored in float32, as `GRU.to` does; a reduced file loads as it is.
     `prefix="encoder.rnn."` picks one GRU of several; the other options are those of
     `GRU.from_state_dict`. Raises FormatError (listing every problem) for a file that does not hold
     a sound GRU or says something else than the options, ValueError for an unknown option, OSError
@@ -108,8 +110,11 @@ def _read(
     if description is None:
         options.update(wanted)
     else:
+        if description["precision"] == "float32":  # to be reduced, no contradiction
+            options["precision"] = wanted.pop("precision", "float32")
         native.check_contradictions(description, wanted, prefix)
-        options = {name: description[name] for name in options}
+        options |= {name: description[name] for name in options if name != "precision"}
+        tensors, scales = native.take_scales(description, tensors)
         prefix = ""
     spec = spec_from_tensors(
         tensors,
@@ -120,6 +125,8 @@ def _read(
     )
     if description is not None:
         native.check_sizes(description, spec)
+        precisions = tuple(description.get("precisions", ()))
+        spec = dataclasses.replace(spec, precisions=precisions, scales=scales)
     return GRU(
         spec,
         batch_first=bool(options["batch_first"]),

@@ -1,29 +1,35 @@
-"""The native file: a safetensors file of PyTorch-named float32 tensors, and what they do not say.
+"""The native file: a safetensors file of PyTorch-named tensors, and what they do not say.
 
 That is a JSON description under the metadata key `fastgru`. Every version that was ever released
-stays readable. Refuses a description that is incomplete, holds what this version does not know, or
+stays readable: version 1 has float32 tensors; version 2, a model in reduced precision, has weights
+as BF16, or as I8 with a float32 tensor NAME_scale (3H,), and a list of the layers' precisions.
+Refuses a description that is incomplete, holds what this version does not know, or
 contradicts the tensors or the caller.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fastgru.arrays import Float32Array, TensorSource
 from fastgru.errors import FormatError
 from fastgru.formats import safetensors_file
 from fastgru.formats.atomic import write_atomically
 from fastgru.formats.strict_json import parse_object
-from fastgru.options import PRECISIONS
+from fastgru.precision import PRECISIONS, weight_names
 from fastgru.spec import ACTIVATIONS, RECURRENT_ACTIVATIONS, ModelSpec, report
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
 
 KEY = "fastgru"
-VERSIONS = (1,)
+VERSIONS = (1, 2)
 
 _SIZES = ("input_size", "hidden_size", "num_layers")
 _FLAGS = ("bidirectional", "bias", "batch_first", "reset_after")
@@ -34,13 +40,65 @@ _CHOICES = {
     "precision": PRECISIONS,
 }
 _FIELDS = ("format_version", "kind", *_SIZES, *_FLAGS, *list(_CHOICES)[1:])
+_STORED = {"float32": "F32", "bfloat16": "BF16", "int8": "I8"}
+_SCALE = "_scale"
 
 
 def save_gru(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Writes `gru` to `path`, atomically."""
-    description = {name: getattr(gru, name) for name in _FIELDS[2:]}
-    text = json.dumps({"format_version": VERSIONS[-1], "kind": "gru", **description})
-    write_atomically(path, safetensors_file.serialize(gru.tensors(), {KEY: text}))
+    spec = gru._spec
+    description: dict[str, Any] = {"format_version": 2 if spec.precisions else 1, "kind": "gru"}
+    description |= {name: getattr(gru, name) for name in _FIELDS[2:]}
+    if spec.precisions:
+        description["precisions"] = spec.precisions
+    tensors, scales = gru._stored()
+    dtypes = {
+        name: _STORED[spec.precisions[layer]]
+        for layer, name in weight_names(spec)
+        if spec.precisions
+    }
+    tensors |= {name + _SCALE: scale for name, scale in scales.items()}
+    data = safetensors_file.serialize(tensors, {KEY: json.dumps(description)}, dtypes)
+    write_atomically(path, data)
+
+
+def take_scales(
+    description: Mapping[str, Any], tensors: Mapping[str, TensorSource]
+) -> tuple[dict[str, TensorSource], dict[str, Float32Array]]:
+    """The tensors with int8 weights as real numbers, and the scales, which are not among them."""
+    found, problems = dict(tensors), []
+    scales = {}
+    suffixes = ("", "_reverse") if description["bidirectional"] else ("",)
+    for layer, precision in enumerate(description.get("precisions", ())):
+        for name in (f"weight_{k}_l{layer}{end}" for end in suffixes for k in ("ih", "hh")):
+            source = found.get(name)
+            if source is None:
+                continue  # the validator tells of it
+            if source.dtype != _STORED[precision]:
+                problems.append(f"{name}: expected {_STORED[precision]}, got {source.dtype}")
+            elif precision == "int8":
+                scale = found.pop(name + _SCALE, None)
+                problem = _scale_problem(scale, 3 * description["hidden_size"])
+                if scale is None or problem:
+                    problems.append(f"{name}{_SCALE}: {problem}")
+                    continue
+                scales[name] = scale.read()
+                if not (np.isfinite(scales[name]) & (scales[name] > 0)).all():
+                    problems.append(f"{name}{_SCALE}: expected positive finite numbers")
+                if source.read().min(initial=0) < -127:
+                    problems.append(f"{name}: expected integers in -127..127, got -128")
+                found[name] = dataclasses.replace(source, is_real_float=True)
+    if problems:
+        raise FormatError(report("the reduced model", problems))
+    return found, scales
+
+
+def _scale_problem(scale: TensorSource | None, rows: int) -> str:
+    if scale is None:
+        return f"missing, expected ({rows},)"
+    if scale.shape != (rows,) or scale.dtype != "F32":
+        return f"expected F32 ({rows},), got {scale.dtype} {scale.shape}"
+    return ""
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -53,16 +111,32 @@ def parse(text: str) -> dict[str, Any]:
             f"format_version: this fastgru knows {known}, the file has {version!r}; "
             "a newer fastgru may read it (pip install --upgrade fastgru)"
         )
-    problems = [f"{name}: missing" for name in _FIELDS if name not in description]
-    problems += [f"{name}: unknown field" for name in description if name not in _FIELDS]
+    known_fields = _FIELDS if version == 1 else (*_FIELDS, "precisions")
+    choices_of = _CHOICES if version == 2 else _CHOICES | {"precision": ("float32",)}
+    problems = [f"{name}: missing" for name in known_fields if name not in description]
+    problems += [f"{name}: unknown field" for name in description if name not in known_fields]
     for name, value in description.items():
         if name in _SIZES and not (type(value) is int and value >= 1):
             problems.append(f"{name}: expected an integer of at least 1, got {value!r}")
         elif name in _FLAGS and type(value) is not bool:
             problems.append(f"{name}: expected true or false, got {value!r}")
-        elif name in _CHOICES and not (isinstance(value, str) and value in _CHOICES[name]):
-            choices = " or ".join(map(repr, _CHOICES[name]))
+        elif name in choices_of and not (isinstance(value, str) and value in choices_of[name]):
+            choices = " or ".join(map(repr, choices_of[name]))
             problems.append(f"{name}: expected {choices}, got {value!r}")
+    if version == 2 and not problems:
+        allowed = ("float32", description["precision"])
+        given = description["precisions"]
+        if not (
+            isinstance(given, list)
+            and len(given) == description["num_layers"]
+            and all(isinstance(p, str) and p in allowed for p in given)
+            and description["precision"] in given
+            and description["precision"] != "float32"
+        ):
+            layers = description["num_layers"]
+            problems.append(
+                f"precisions: expected {layers} of float32 and the reduced one, got {given!r}"
+            )
     if problems:
         raise FormatError(report("the fastgru description", problems))
     return description

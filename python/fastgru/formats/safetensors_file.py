@@ -7,6 +7,7 @@ names). Refuses nothing but damage: which names and dtypes make a GRU is spec.py
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from fastgru.formats.strict_json import parse_object
 
 _MAX_HEADER = 100_000_000  # the library's own limit
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_INTEGERS = {"I8": "<i1"}  # weights in reduced precision
 
 
 def read(file: BinaryIO) -> tuple[dict[str, TensorSource], dict[str, Any]]:
@@ -47,11 +49,40 @@ def read(file: BinaryIO) -> tuple[dict[str, TensorSource], dict[str, Any]]:
     return tensors, metadata if isinstance(metadata, dict) else {}
 
 
-def serialize(tensors: Mapping[str, Float32Array], metadata: dict[str, str]) -> bytes:
-    """A safetensors file as bytes, the same for the same tensors."""
+def serialize(
+    tensors: Mapping[str, Float32Array],
+    metadata: dict[str, str],
+    dtypes: Mapping[str, str] | None = None,
+) -> bytes:
+    """A safetensors file as bytes, the same for the same tensors.
+
+    `dtypes`: BF16 or I8 for those whose values these hold exactly; the others are F32.
+    """
     import safetensors.numpy  # noqa: PLC0415
 
-    return safetensors.numpy.save(dict(tensors), metadata)
+    kinds = dtypes or {}
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        name: tensor.astype(np.int8) if kinds.get(name) == "I8" else tensor
+        for name, tensor in tensors.items()
+    }
+    if "BF16" not in kinds.values():
+        return safetensors.numpy.save(arrays, metadata)
+    # NumPy has no such dtype, and so the library's function for NumPy none either.
+    header: dict[str, Any] = {"__metadata__": metadata}
+    data = bytearray()
+    for name in sorted(arrays, key=lambda name: (kinds.get(name) == "BF16", name)):
+        bits = np.ascontiguousarray(tensors[name]).view(np.uint32) >> np.uint32(16)
+        is_bfloat16 = kinds.get(name) == "BF16"
+        part = (bits.astype("<u2") if is_bfloat16 else tensors[name].astype("<f4")).tobytes()
+        header[name] = {
+            "dtype": "BF16" if is_bfloat16 else "F32",
+            "shape": tensors[name].shape,
+            "data_offsets": (len(data), len(data) + len(part)),
+        }
+        data += part
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data
 
 
 def _deserialize(data: bytes) -> list[tuple[str, dict[str, Any]]]:
@@ -64,6 +95,9 @@ def _deserialize(data: bytes) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _to_float32(data: bytearray, dtype: str, shape: tuple[int, ...]) -> Float32Array:
+    if dtype in _INTEGERS:
+        integers = np.frombuffer(data, _INTEGERS[dtype], count=math.prod(shape))
+        return integers.reshape(shape).astype(np.float32)
     array = np.frombuffer(data, _FLOATS[dtype], count=math.prod(shape)).reshape(shape)
     if dtype == "BF16":  # the upper half of a float32
         return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)

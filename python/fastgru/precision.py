@@ -1,0 +1,91 @@
+"""Weights in reduced precision: what bfloat16 and int8 make of a float32 spec.
+
+Rounding happens here, once, before packing; `_core` stores and multiplies what it is given. Refuses
+to reduce twice, and weights that int8 cannot hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Iterable
+
+import numpy as np
+
+from fastgru.arrays import Float32Array
+from fastgru.spec import ModelSpec, tensor_names
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+
+def round_to_bfloat16(x: Float32Array) -> Float32Array:
+    """To the nearest bfloat16, ties to even, still as float32; NaN stays NaN.
+
+    >>> import numpy as np
+    >>> round_to_bfloat16(np.array([1.001, 3.14159], np.float32)).tolist()
+    [1.0, 3.140625]
+    """
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    rounded = np.where(np.isnan(x), bits | np.uint32(0x400000), rounded)
+    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def quantize(weight: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """Rows as integers in -127..127 (still as float32), and each row's scale.
+
+    weight: (3H, K) -> (3H, K), (3H,) with weight close to integers * scale[:, None].
+
+    >>> import numpy as np
+    >>> integers, scale = quantize(np.array([[0.5, -1.0], [0.0, 0.0]], np.float32))
+    >>> integers.tolist()
+    [[64.0, -127.0], [0.0, 0.0]]
+    """
+    scale = np.abs(weight).max(axis=1) / np.float32(127)
+    scale[scale < np.finfo(np.float32).tiny] = 1  # zeros, or what kernels flush to zero
+    return np.rint(weight / scale[:, None]), scale
+
+
+def reduce_spec(spec: ModelSpec, precision: str, keep: Iterable[int] = ()) -> ModelSpec:
+    """The spec with weights in `precision`, but for the layers `keep`, which stay in float32.
+
+    A spec that is reduced already is returned as it is. ValueError for a layer that does not exist
+    and for weights that are not finite where they would be int8.
+    """
+    kept = _layers("keep", keep, spec.num_layers)
+    if spec.precisions or precision == "float32":
+        return spec
+    precisions = tuple(
+        "float32" if layer in kept else precision for layer in range(spec.num_layers)
+    )
+    tensors, scales = dict(spec.tensors), {}
+    for layer, name in weight_names(spec):
+        if precisions[layer] == "bfloat16":
+            tensors[name] = round_to_bfloat16(tensors[name])
+        elif precisions[layer] == "int8":
+            if not np.isfinite(tensors[name]).all():
+                raise ValueError(f"{name}: int8 needs finite weights, there is a NaN or infinity")
+            tensors[name], scales[name] = quantize(tensors[name])
+    return dataclasses.replace(spec, tensors=tensors, precisions=precisions, scales=scales)
+
+
+def weight_names(spec: ModelSpec) -> list[tuple[int, str]]:
+    """Layer and name of every weight, in `_core`'s order."""
+    return [
+        (layer, name)
+        for layer in range(spec.num_layers)
+        for name in tensor_names([layer], spec.bidirectional, bias=False)
+    ]
+
+
+def _layers(option: str, layers: Iterable[int], count: int) -> set[int]:
+    found = set()
+    for layer in layers:
+        try:
+            index = operator.index(layer)
+        except TypeError:
+            raise TypeError(f"{option}: expected layer numbers, got {layer!r}") from None
+        if not 0 <= index < count:
+            raise ValueError(f"{option}: expected 0 <= layer < {count}, got {index}")
+        found.add(index)
+    return found
