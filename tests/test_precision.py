@@ -216,6 +216,9 @@ def test_keep() -> None:
     for name in before:
         assert same_bits(before[name], after[name]) == ("l1" not in name or "bias" in name), name
     assert "layers [0, 2] float32" in repr(kept)
+    kernels = kept._model.kernels
+    assert kernels[0] == kernels[2] == kept.isa
+    assert kernels[1].startswith(kept.isa)  # or with instructions that the level does not ask for
     assert same_bits(
         gru.to("int8", keep=range(3)).tensors()["weight_hh_l1"], before["weight_hh_l1"]
     )
@@ -240,6 +243,27 @@ def test_errors() -> None:
     weights["weight_hh_l0"][2, 1] = np.inf
     with pytest.raises(ValueError, match="weight_hh_l0: int8 needs finite weights"):
         make_gru(weights, precision="int8")
+
+
+def test_more_terms_than_int8_can_sum() -> None:
+    """128 * 127 * K must stay below 2^31: a wider layer is refused, not summed wrongly."""
+    weights = random_weights(np.random.default_rng(0), 132_105, 1)
+    with pytest.raises(ValueError, match="int8: a layer may have at most 132104 inputs or units"):
+        make_gru(weights, precision="int8")
+    weights["weight_ih_l0"] = np.ascontiguousarray(weights["weight_ih_l0"][:, 1:])
+    weights["weight_ih_l0"][:] = 1
+    output, _ = make_gru(weights, precision="int8")(np.ones((1, 132_104), np.float32))
+    assert output.tolist() == [[0.0]]  # z = 1: sums of 4.3e9 have not become negative
+
+
+@pytest.mark.parametrize("precision", REDUCED)
+def test_no_drift(precision: str) -> None:
+    """A long stream forgets its rounding: late errors are no larger than early ones, twice."""
+    weights = random_weights(np.random.default_rng(0), 16, 48)
+    x = random_input(np.random.default_rng(1), 100_000, 1, 16)
+    gru = make_gru(weights)
+    error = np.abs(gru(x)[0] - gru.to(precision)(x)[0]).max(axis=(1, 2))
+    assert 0 < error[-1000:].max() < 2 * error[:1000].max()
 
 
 @pytest.mark.parametrize("precision", REDUCED)
