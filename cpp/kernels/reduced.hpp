@@ -86,7 +86,9 @@ struct Bfloat16 {
                  [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
                    for (size_t k = begin; k < end; k += 2) {
                      FASTGRU_UNROLL
-                     for (int half = 0; half < 2; ++half)
+                     for (int half = 0; half < 2; ++half) {
+                       // Each half loads again: GCC would keep the second ones and spill sums.
+                       __asm__ volatile("" ::: "memory");
                        add_term<V, R, C, G>(
                            sum,
                            [&](int c, int g) FASTGRU_INLINE_LAMBDA {
@@ -94,6 +96,7 @@ struct Bfloat16 {
                            },
                            [&](int r)
                                FASTGRU_INLINE_LAMBDA { return V::broadcast(in[r] + k + half); });
+                     }
                    }
                  });
       store_all<V>(acc, kept->of<V, R, G>(row, chunk));
@@ -204,6 +207,7 @@ struct Int8 {
               for (int r = 0; r < R; ++r) {
                 Sum& sum = acc[(r * C + c) * G + g];
                 sum = D::add(sum, v, x[r]);
+                D::pin(sum);
               }
             }
           }

@@ -122,6 +122,8 @@ struct Dot {
     const __m256i pairs = _mm256_maddubs_epi16(x.magnitude, _mm256_sign_epi8(w, x.value));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
+  // One product after the other: GCC would start many at once and spill sums.
+  static FASTGRU_INLINE void pin(Sum& sum) { __asm__ volatile("" : "+x"(sum)); }
   static FASTGRU_INLINE Vec to_floats(Sum sum) { return {_mm256_cvtepi32_ps(sum)}; }
 };
 

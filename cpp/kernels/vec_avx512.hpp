@@ -114,6 +114,8 @@ struct Dot {
     const __m512i pairs = _mm512_maddubs_epi16(x.magnitude, turned);
     return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
   }
+  // One product after the other: GCC would start many at once and spill sums.
+  static FASTGRU_INLINE void pin(Sum& sum) { __asm__ volatile("" : "+v"(sum)); }
   static FASTGRU_INLINE Vec to_floats(Sum sum) { return {_mm512_cvtepi32_ps(sum)}; }
 };
 

@@ -100,6 +100,7 @@ struct Dot {
     }
     return sum;
   }
+  static FASTGRU_INLINE void pin(Sum&) {}
   static FASTGRU_INLINE Vec to_floats(Sum sum) {
     return {__builtin_convertvector(sum, Vec::Floats)};
   }
