@@ -153,7 +153,7 @@ std::pair<std::vector<py::array_t<float>>, std::vector<py::array_t<float>>> mode
   return {tensors, scales};
 }
 
-// Each layer's kernels, for tests and cpu_info: the level's own name in float32.
+// Each layer's kernels, for tests: the level's own name in float32.
 std::vector<std::string> model_kernels(const Model& model) {
   std::vector<std::string> names;
   const PackedModel& packed = *model.packed;

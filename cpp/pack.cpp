@@ -227,21 +227,21 @@ PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
   carve(model, carver);
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     const std::size_t layer = i / spec.sizes.num_directions;
-    const PackedLayer& packed = model.layers[i];
+    const PackedLayer& to = model.layers[i];
     LayerTensors tensors = spec.layers[i];
-    clear_padding(spec.sizes, layer, packed);
-    if (packed.reduced) {
-      for_each_matrix(spec.sizes, layer, packed,
+    clear_padding(spec.sizes, layer, to);
+    if (to.reduced) {
+      for_each_matrix(spec.sizes, layer, to,
                       [&](const PackedMatrix& matrix, std::size_t reduction, std::size_t first_gate,
                           bool input) {
-                        fill_matrix(matrix, packed.precision, spec.sizes.panels(),
+                        fill_matrix(matrix, to.precision, spec.sizes.panels(),
                                     spec.sizes.hidden_size, reduction, first_gate,
                                     input ? tensors.weight_ih : tensors.weight_hh,
                                     input ? tensors.scale_ih : tensors.scale_hh);
                       });
       tensors.weight_ih = tensors.weight_hh = nullptr;  // that was all of them
     }
-    for_each_panel(spec.sizes, layer, packed, tensors,
+    for_each_panel(spec.sizes, layer, to, tensors,
                    [](float* packed, std::size_t packed_stride, const float* rows,
                       std::size_t rows_stride, std::size_t lanes, std::size_t reduction) {
                      transpose(rows, rows_stride, packed, packed_stride, lanes, reduction);
@@ -252,18 +252,18 @@ PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
 
 void unpack(const PackedModel& model, std::size_t index, const UnpackedLayer& where) {
   const std::size_t layer = index / model.sizes.num_directions;
-  const PackedLayer& packed = model.layers[index];
+  const PackedLayer& from = model.layers[index];
   UnpackedLayer to = where;
-  if (packed.reduced) {
+  if (from.reduced) {
     for_each_matrix(
-        model.sizes, layer, packed,
+        model.sizes, layer, from,
         [&](const PackedMatrix& matrix, std::size_t reduction, std::size_t first_gate, bool input) {
-          read_matrix(matrix, packed.precision, model.sizes.hidden_size, reduction, first_gate,
+          read_matrix(matrix, from.precision, model.sizes.hidden_size, reduction, first_gate,
                       input ? to.weight_ih : to.weight_hh, input ? to.scale_ih : to.scale_hh);
         });
     to.weight_ih = to.weight_hh = nullptr;
   }
-  for_each_panel(model.sizes, layer, packed, to,
+  for_each_panel(model.sizes, layer, from, to,
                  [](const float* packed, std::size_t packed_stride, float* rows,
                     std::size_t rows_stride, std::size_t lanes, std::size_t reduction) {
                    transpose(packed, packed_stride, rows, rows_stride, reduction, lanes);

@@ -212,7 +212,8 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   if (!units_only) plan.row_block = round_up(plan.row_block, width);
   // More rows than a tile or two would read both matrices' panels by turns, again and again.
   plan.fused = shape.T == 1 && units_only && plan.row_block <= kMinRowBlock;
-  const std::size_t longest = kGatesBytes / (row_bytes * plan.row_block);
+  const std::size_t longest =
+      kGatesBytes / (std::max(row_bytes, shape.operand_bytes) * plan.row_block);
   plan.time_block = std::clamp<std::size_t>(longest, 1, std::max<std::size_t>(1, shape.T));
   // Input weights are read once a block of time, and so all others in between.
   const double near = kFarFrom * static_cast<double>(machine.l3);

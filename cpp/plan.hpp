@@ -29,6 +29,7 @@ struct CallShape {
   double region_microseconds = 0;
   double meeting_microseconds = 0;
   bool traced = false;
+  std::size_t operand_bytes = 0;  // of an input row in reduced precision
 };
 
 // Threads: groups of rows; in each, groups of directions; in each, threads that share a layer's

@@ -448,6 +448,7 @@ void run(const PackedModel& model, const Call& call) {
   shape.T = call.T;
   shape.B = call.B;
   shape.traced = call.trace_stride != 0;
+  shape.operand_bytes = longest_operand(model, call);
   const double estimate = estimate_microseconds(model.sizes, call.T, call.B);
   const bool threaded = call.max_threads > 1 && estimate >= kParallelFrom;
   if (threaded) {

@@ -222,6 +222,7 @@ def test_keep() -> None:
     assert same_bits(
         gru.to("int8", keep=range(3)).tensors()["weight_hh_l1"], before["weight_hh_l1"]
     )
+    assert repr(gru.to("int8", keep=range(3))) == repr(gru)
     x = random_input(np.random.default_rng(2), 4, 3, 10)
     first = kept.trace(x).hidden[:2]
     assert same_bits(first, gru.trace(x).hidden[:2])
@@ -233,12 +234,13 @@ def test_errors() -> None:
         with pytest.raises(ValueError, match=r"precision: expected 'float32' or 'bfloat16' or"):
             gru.to(precision)  # type: ignore[arg-type]
     for target in ("float32", "bfloat16"):
-        with pytest.raises(ValueError, match="this model is int8 already"):
+        with pytest.raises(ValueError, match="this model are int8 already"):
             gru.to("int8").to(target)
     with pytest.raises(ValueError, match=r"keep: expected 0 <= layer < 3, got 3"):
         gru.to("int8", keep=[3])
-    with pytest.raises(TypeError, match="keep: expected layer numbers, got 'a'"):
-        gru.to("int8", keep="a")  # type: ignore[arg-type]
+    for keep in ("a", 0, None, [True], [0.5]):
+        with pytest.raises(TypeError, match="keep: expected layer numbers"):
+            gru.to("int8", keep=keep)  # type: ignore[arg-type]
     weights = random_weights(np.random.default_rng(0), 4, 4)
     weights["weight_hh_l0"][2, 1] = np.inf
     with pytest.raises(ValueError, match="weight_hh_l0: int8 needs finite weights"):
@@ -300,6 +302,7 @@ def test_compare() -> None:
     assert [layer.max for layer in report.layers[:2]] == [0, 0]
     assert min(layer.max for layer in report.layers[2:]) > 0
     assert report.nbytes == (gru.nbytes, reduced.nbytes)
+    assert report.output_state == report.states[-2:]
     lines = str(report).splitlines()
     assert lines[0].startswith("float32, ")
     assert [line.split()[:2] for line in lines[3:5]] == [["layer", "0"]] * 2
@@ -310,6 +313,8 @@ def test_compare_wants_models_of_one_shape() -> None:
     other = make_gru(random_weights(np.random.default_rng(0), 10, 20))
     with pytest.raises(ValueError, match="num_layers: 3 and 1"):
         fastgru.compare(small(), other, np.zeros((2, 1, 10), np.float32))
+    with pytest.raises(TypeError, match="expected two GRUs, got GRU and NoneType"):
+        fastgru.compare(small(), None, np.zeros((2, 1, 10), np.float32))  # type: ignore[arg-type]
 
 
 def test_compare_tells_of_nan() -> None:
@@ -354,6 +359,15 @@ def test_a_float32_file_can_be_reduced(tmp_path: Path, precision: str) -> None:
     for name in ("full", "bare.npz"):
         loaded = fastgru.load(tmp_path / name, precision=precision)
         assert same_bits(loaded(x)[0], gru.to(precision)(x)[0])
+
+
+def test_what_int8_cannot_hold_is_the_files_fault(tmp_path: Path) -> None:
+    """Like any other weight that does not fit: a FormatError with the file's name."""
+    weights = small().tensors()
+    weights["weight_hh_l1"][2, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", **weights)  # type: ignore[arg-type]
+    with pytest.raises(fastgru.FormatError, match=r"nan\.npz: weight_hh_l1: int8 needs finite"):
+        fastgru.load(tmp_path / "nan.npz", precision="int8")
 
 
 def test_float32_files_are_as_they_were(tmp_path: Path) -> None:

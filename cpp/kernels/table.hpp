@@ -28,9 +28,9 @@ struct ReducedMatrix {
   const std::int32_t* offsets;  // int8: [P][G][kPanel], -128 times the sum of a unit's weights
 };
 
-// Rows as multiply() reads them: scratch, in a form that is the kernels' own.
 constexpr std::size_t kMostInt8Terms = 0x7fffffff / (128 * 127);  // Note [int8] in reduced.hpp
 
+// Rows as multiply_*() read them: scratch, in a form that is the kernels' own.
 struct Operands {
   char* rows;          // [rows][stride], 64-byte aligned
   std::size_t stride;  // bytes, operand_stride() or more

@@ -279,9 +279,10 @@ class GRU:
         """A new model with weights in `precision`: "float32", "bfloat16" or "int8".
 
         Products are computed in it; biases, gates and states stay in float32. `keep`: layers that
-        stay in float32 altogether. To the precision that a model has: a copy. Raises ValueError for
-        an unknown precision or layer, for a model that is reduced already, and for int8 if a weight
-        is not finite.
+        stay in float32 altogether. To the precision that a model has, without `keep`: a copy. In
+        int8 an infinite input or state makes its row NaN, as NaN does. Raises ValueError for an
+        unknown precision or layer, for a model that is reduced already, and for int8 if a weight is
+        not finite.
 
         >>> import numpy as np, fastgru
         >>> gru = fastgru.GRU.from_state_dict({"weight_ih_l0": np.ones((6, 3), np.float32),
@@ -290,13 +291,12 @@ class GRU:
         'int8'
         """
         check_options(precision=precision)
-        keep = tuple(keep)
-        if precision == self.precision and not keep:
+        if precision == self.precision and keep == ():
             return self.__copy__()
         if self._spec.precisions:
             raise ValueError(
-                f"precision: this model is {self.precision} already, make {precision} from the "
-                "float32 one"
+                f"precision: the weights of this model are {self.precision} already; go back to "
+                "the float32 model for another precision or other layers to keep"
             )
         return type(self)(
             dataclasses.replace(self._spec, tensors=self.tensors()),

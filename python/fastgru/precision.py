@@ -53,7 +53,7 @@ def reduce_spec(spec: ModelSpec, precision: str, keep: Iterable[int] = ()) -> Mo
     and for weights that are not finite where they would be int8.
     """
     kept = _layers("keep", keep, spec.num_layers)
-    if spec.precisions or precision == "float32":
+    if spec.precisions or precision == "float32" or len(kept) == spec.num_layers:
         return spec
     precisions = tuple(
         "float32" if layer in kept else precision for layer in range(spec.num_layers)
@@ -80,7 +80,11 @@ def weight_names(spec: ModelSpec) -> list[tuple[int, str]]:
 
 def _layers(option: str, layers: Iterable[int], count: int) -> set[int]:
     found = set()
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"{option}: expected layer numbers, [0] for the first, got {layers!r}")
     for layer in layers:
+        if isinstance(layer, (bool, np.bool_)):
+            raise TypeError(f"{option}: expected layer numbers, got {layer!r}")
         try:
             index = operator.index(layer)
         except TypeError:

@@ -298,7 +298,8 @@ void test_unpack(const ModelSizes& sizes) {
     for (std::size_t i = 0; i < packed.layers.size(); ++i) {
       std::vector<Floats> back;
       for (std::size_t t = 0; t < 4; ++t) back.emplace_back(model.tensors[4 * i + t].size());
-      unpack(packed, i, {back[0].data(), back[1].data(), back[2].data(), back[3].data()});
+      unpack(packed, i,
+             {back[0].data(), back[1].data(), back[2].data(), back[3].data(), nullptr, nullptr});
       for (std::size_t t = 0; t < 4; ++t)
         check(back[t] == model.tensors[4 * i + t], "unpack returns what was packed");
     }

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from fastgru.errors import FormatError
 from fastgru.gru import GRU
 from fastgru.options import check_options, positive
+from fastgru.precision import reduce_spec
 from fastgru.spec import spec_from_tensors
 
 TORCH_HINT = (
@@ -127,10 +128,13 @@ def _read(
         native.check_sizes(description, spec)
         precisions = tuple(description.get("precisions", ()))
         spec = dataclasses.replace(spec, precisions=precisions, scales=scales)
+    try:
+        spec = reduce_spec(spec, str(options["precision"]))
+    except ValueError as error:  # of weights that int8 cannot hold
+        raise FormatError(str(error)) from error
     return GRU(
         spec,
         batch_first=bool(options["batch_first"]),
-        precision=str(options["precision"]),
         num_threads=num_threads,
         isa=isa,
     )

@@ -78,7 +78,7 @@ def take_scales(
                 problems.append(f"{name}: expected {_STORED[precision]}, got {source.dtype}")
             elif precision == "int8":
                 scale = found.pop(name + _SCALE, None)
-                problem = _scale_problem(scale, 3 * description["hidden_size"])
+                problem = _scale_problem(scale, source.shape[0] if source.shape else 0)
                 if scale is None or problem:
                     problems.append(f"{name}{_SCALE}: {problem}")
                     continue
