@@ -375,20 +375,17 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
   }
 }
 
-// Chunks that several tiles of rows multiply together in reduced precision: a panel.
-template <class V>
-constexpr size_t kMostGroup = kPanel / V::lanes;
-
 // The same where the layer's weights are in reduced precision: its own kernels multiply, and tiles
 // take it from there.
 template <class Tile, class V, class Args>
 void reduced_pass(const Args& a, std::ptrdiff_t offset) {
-  alignas(64) float sums[Kept::kMostRows * kMostGroup<V> * Tile::kGates * V::lanes];
+  alignas(64) float sums[Kept::kMostRows * Tiling<V>::kPanelChunks * Tile::kGates * V::lanes];
   const size_t all_chunks = (a.units + V::lanes - 1) / V::lanes;
   for (size_t row = 0; row < a.rows; row += Kept::kMostRows) {
     const size_t rows = a.rows - row < Kept::kMostRows ? a.rows - row : Kept::kMostRows;
     const Cut row_tiles(rows, V::max_rows);
-    const Cut groups(all_chunks, row_tiles.parts == 1 ? Tiling<V>::kChunks : kMostGroup<V>);
+    const Cut groups(all_chunks,
+                     row_tiles.parts == 1 ? Tiling<V>::kChunks : Tiling<V>::kPanelChunks);
     for (size_t g = 0, chunk = 0; g < groups.parts; ++g) {
       const size_t chunks = groups.size_of(g);
       const Kept kept{sums, row, chunk, chunks};

@@ -235,6 +235,19 @@ std::vector<const KernelTable*> runnable() {
   return tables;
 }
 
+// The first and the last row of a case, by themselves, have the bits of the batch's result.
+void check_rows_alone(const PackedModel& packed, const Case& c, const Result& batch,
+                      const std::string& name) {
+  const std::size_t width = packed.sizes.num_directions * packed.sizes.hidden_size;
+  for (const std::size_t b : {std::size_t{0}, c.B - 1}) {
+    const Result alone = engine(packed, row_of(packed.sizes, c, b), nullptr);
+    bool same = true;
+    for (std::size_t t = 0; t < c.T; ++t)
+      same &= same_bits(&alone.y[t * width], &batch.y[(t * c.B + b) * width], width);
+    check(same, name + ": same bits alone and in the batch");
+  }
+}
+
 // Promise 1 and, inside one ISA, promise 2: alone and in a batch, on one thread and on several.
 void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragged) {
   const TestModel model(sizes);
@@ -275,14 +288,7 @@ void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragg
         plan.far_input = plan.far_recurrent = true;
         check(engine(packed, c, &plan) == got, by + ", weights from memory");
       }
-    const std::size_t width = sizes.num_directions * sizes.hidden_size;
-    for (const std::size_t b : {std::size_t{0}, B - 1}) {
-      const Result alone = engine(packed, row_of(sizes, c, b), nullptr);
-      bool same = true;
-      for (std::size_t t = 0; t < T; ++t)
-        same &= same_bits(&alone.y[t * width], &got.y[(t * B + b) * width], width);
-      check(same, name + ": same bits alone and in the batch");
-    }
+    check_rows_alone(packed, c, got, name);
     results.emplace_back(kernels, got);
   }
   for (const auto& [kernels, result] : results)
@@ -414,14 +420,7 @@ void test_reduced(const ModelSizes& sizes, Precision precision, std::size_t T, s
       const Plan plan = make_plan(sizes, machine, {T, B}, grid, RowsInLanes::never);
       check(engine(packed, c, &plan) == got, name + ": same bits by plan");
     }
-    const std::size_t width = sizes.num_directions * sizes.hidden_size;
-    for (const std::size_t b : {std::size_t{0}, B - 1}) {
-      const Result alone = engine(packed, row_of(sizes, c, b), nullptr);
-      bool same = true;
-      for (std::size_t t = 0; t < T; ++t)
-        same &= same_bits(&alone.y[t * width], &got.y[(t * B + b) * width], width);
-      check(same, name + ": same bits alone and in the batch");
-    }
+    check_rows_alone(packed, c, got, name);
     for (std::size_t i = 0; i < packed.layers.size(); ++i) {
       Floats back[6];
       for (std::size_t t = 0; t < 4; ++t) back[t].resize(reduced.model.tensors[4 * i + t].size());

@@ -23,7 +23,7 @@ from fastgru.formats import safetensors_file
 from fastgru.formats.atomic import write_atomically
 from fastgru.formats.strict_json import parse_object
 from fastgru.precision import PRECISIONS, weight_names
-from fastgru.spec import ACTIVATIONS, RECURRENT_ACTIVATIONS, ModelSpec, report
+from fastgru.spec import ACTIVATIONS, RECURRENT_ACTIVATIONS, ModelSpec, report, tensor_names
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
@@ -68,9 +68,8 @@ def take_scales(
     """The tensors with int8 weights as real numbers, and the scales, which are not among them."""
     found, problems = dict(tensors), []
     scales = {}
-    suffixes = ("", "_reverse") if description["bidirectional"] else ("",)
     for layer, precision in enumerate(description.get("precisions", ())):
-        for name in (f"weight_{k}_l{layer}{end}" for end in suffixes for k in ("ih", "hh")):
+        for name in tensor_names([layer], description["bidirectional"], bias=False):
             source = found.get(name)
             if source is None:
                 continue  # the validator tells of it

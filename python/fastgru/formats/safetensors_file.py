@@ -71,9 +71,11 @@ def serialize(
     header: dict[str, Any] = {"__metadata__": metadata}
     data = bytearray()
     for name in sorted(arrays, key=lambda name: (kinds.get(name) == "BF16", name)):
-        bits = np.ascontiguousarray(tensors[name]).view(np.uint32) >> np.uint32(16)
         is_bfloat16 = kinds.get(name) == "BF16"
-        part = (bits.astype("<u2") if is_bfloat16 else tensors[name].astype("<f4")).tobytes()
+        stored = np.ascontiguousarray(tensors[name], "<f4")
+        if is_bfloat16:
+            stored = (stored.view("<u4") >> np.uint32(16)).astype("<u2")
+        part = stored.tobytes()
         header[name] = {
             "dtype": "BF16" if is_bfloat16 else "F32",
             "shape": tensors[name].shape,
