@@ -299,20 +299,22 @@ struct Tiling {
 // wider than a tile those of its other chunks. Where weights come from memory the first tile would
 // wait for them, and memory would idle while the others find them in a cache. So the tiles of a
 // panel take turns at each chain, and each fetches its part of the next chain's weights, which
-// follow the chain's own: the last ones' are the first ones, for the next step.
+// follow the chain's own, and after the last one begin where `next` does.
 template <class Tile, class V, class Args>
 void run_by_chains(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset, size_t rows,
-                   size_t chunk, size_t chunks, bool last) {
+                   size_t chunk, size_t chunks, size_t next) {
   alignas(64) float sums[Kept::kMostRows * Tile::kGates * kPanel];
   const Kept kept{sums, 0, chunk, chunks};
   constexpr size_t kTerm = Tile::kGates * kPanel * sizeof(float);
   const size_t reduction = Tile::reduction(a);
   const char* const weights = reinterpret_cast<const char*>(Tile::weights(a));
-  const char* const panel = weights + panel_of<V>(chunk) * reduction * kTerm;
+  const auto term = [&](size_t of_chunk, size_t k) FASTGRU_INLINE_LAMBDA {
+    return weights + (panel_of<V>(of_chunk) * reduction + k) * kTerm;
+  };
   for (size_t k = 0, end; k < reduction; k = end) {
     end = reduction - k < a.chain ? reduction : k + a.chain;
-    const char* const next = end == reduction && last ? weights : panel + end * kTerm;
-    run_group<ChainTile<Tile>, V>(Chain<Args>{a, k, end, rows * chunks, {next, (end - k) * kTerm}},
+    const char* const ahead = end < reduction ? term(chunk, end) : term(next, 0);
+    run_group<ChainTile<Tile>, V>(Chain<Args>{a, k, end, rows * chunks, {ahead, (end - k) * kTerm}},
                                   tiling.rows, offset, 0, chunk, chunks, &kept);
   }
   run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, chunk, chunks, &kept);
@@ -349,18 +351,27 @@ void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t chunk, size_t 
   run_rows<WholeTile<Tile>, V, V::max_rows>(a, offset, 0, chunk, chunks, 2, &kept);
 }
 
+// Note [There and back]
+// A step reads the same weights as the one before. Where a cache holds a part of them only, going
+// from the first to the last each time finds none of them: each is driven out by those read after
+// it. So every other step goes backwards, and what was read last is found.
+enum class Order { forwards, backwards };
+
 // One pass over the tiles of a call or a step: of Tile, and before each the input product where it
 // is due. Chunks outermost, so that a panel read from far away serves all rows while it is in L1 or
 // L2.
 template <class Tile, class V, class Args>
 FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<V>& tiling,
-                         std::ptrdiff_t offset) {
-  for (size_t g = 0, chunk = 0; g < tiling.chunks.parts; ++g) {
-    const size_t chunks = tiling.chunks.size_of(g);
+                         std::ptrdiff_t offset, Order order) {
+  const size_t parts = tiling.chunks.parts;
+  for (size_t i = 0; i < parts; ++i) {
+    const size_t g = order == Order::forwards ? i : parts - 1 - i;
+    const size_t chunk = tiling.chunks.begin_of(g), chunks = tiling.chunks.size_of(g);
     if (tiling.by_chains) {
-      const bool last = g + 1 == tiling.chunks.parts;
-      if (input) run_by_chains<InputTile, V>(*input, tiling, 0, a.rows, chunk, chunks, last);
-      run_by_chains<Tile, V>(a, tiling, offset, a.rows, chunk, chunks, last);
+      const size_t after = order == Order::forwards ? g + 1 : g - 1;
+      const size_t next = i + 1 < parts ? tiling.chunks.begin_of(after) : chunk;
+      if (input) run_by_chains<InputTile, V>(*input, tiling, 0, a.rows, chunk, chunks, next);
+      run_by_chains<Tile, V>(a, tiling, offset, a.rows, chunk, chunks, next);
     } else if (tiling.two_streams(a.rows, chunk, chunks)) {
       if constexpr (Tiling<V>::kPanelChunks == 2) {
         if (input) run_two_streams<InputTile, V>(*input, 0, chunk, chunks);
@@ -371,14 +382,13 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
         run_group<WholeTile<InputTile>, V>(*input, tiling.rows, 0, 0, chunk, chunks, nullptr);
       run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, chunk, chunks, nullptr);
     }
-    chunk += chunks;
   }
 }
 
 // The same where the layer's weights are in reduced precision: its own kernels multiply, and tiles
 // take it from there.
 template <class Tile, class V, class Args>
-void reduced_pass(const Args& a, std::ptrdiff_t offset) {
+void reduced_pass(const Args& a, std::ptrdiff_t offset, Order order) {
   alignas(64) float sums[Kept::kMostRows * Tiling<V>::kPanelChunks * Tile::kGates * V::lanes];
   const size_t all_chunks = (a.units + V::lanes - 1) / V::lanes;
   for (size_t row = 0; row < a.rows; row += Kept::kMostRows) {
@@ -386,46 +396,48 @@ void reduced_pass(const Args& a, std::ptrdiff_t offset) {
     const Cut row_tiles(rows, V::max_rows);
     const Cut groups(all_chunks,
                      row_tiles.parts == 1 ? Tiling<V>::kChunks : Tiling<V>::kPanelChunks);
-    for (size_t g = 0, chunk = 0; g < groups.parts; ++g) {
-      const size_t chunks = groups.size_of(g);
+    for (size_t i = 0; i < groups.parts; ++i) {
+      const size_t g = order == Order::forwards ? i : groups.parts - 1 - i;
+      const size_t chunk = groups.begin_of(g), chunks = groups.size_of(g);
       const Kept kept{sums, row, chunk, chunks};
       Tile::multiply (*a.reduced.kernels)({Tile::matrix(a), Tile::bias(a), a.reduced.operands,
                                            Tile::kGates, Tile::reduction(a), a.chain, row, rows,
                                            chunk, chunks, sums});
       run_group<WholeTile<Tile>, V>(a, row_tiles, offset, row, chunk, chunks, &kept);
-      chunk += chunks;
     }
   }
 }
 
 template <class V>
 void input_product(const InputProduct& a) {
-  if (!a.reduced.kernels) return pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0);
+  if (!a.reduced.kernels)
+    return pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0, Order::forwards);
   for (size_t row = 0; row < a.rows; ++row)
     a.reduced.kernels->prepare_input(a.x[row], a.reduction, a.reduced.operands, row);
-  reduced_pass<InputTile, V>(a, 0);
+  reduced_pass<InputTile, V>(a, 0, Order::forwards);
 }
 
 // One product of a step's states in reduced precision, and what becomes of it.
 template <class Tile, class V>
-FASTGRU_INLINE void reduced_step(const Steps& a, const float* states, std::ptrdiff_t offset) {
+FASTGRU_INLINE void reduced_step(const Steps& a, const float* states, std::ptrdiff_t offset,
+                                 Order order) {
   for (size_t row = 0; row < a.rows; ++row)
     a.reduced.kernels->prepare_state(states + row * a.state_stride, a.hidden, a.reduced.operands,
                                      row);
-  reduced_pass<Tile, V>(a, offset);
+  reduced_pass<Tile, V>(a, offset, order);
 }
 
 FASTGRU_INLINE void meet(const Steps& a) {
   if (a.meet) a.meet(a.team);
 }
 
-// Calls step(args, offset of this step's output) for each step, swapping the states between.
+// Calls step(args, offset of this step's output, order) for each step, swapping the states between.
 template <class Step>
 FASTGRU_INLINE void for_each_step(Steps a, Step step) {
   const size_t gates_step = a.rows * gates_stride(a.units);
   std::ptrdiff_t offset = 0;
   for (size_t s = 0; s < a.steps; ++s) {
-    step(a, offset);
+    step(a, offset, s % 2 == 0 ? Order::forwards : Order::backwards);
     meet(a);  // before anyone reads `next`, and before anyone overwrites `state`
     float* const swap = a.state;
     a.state = a.next;
@@ -438,27 +450,30 @@ FASTGRU_INLINE void for_each_step(Steps a, Step step) {
 template <class V>
 void steps_reset_after(const Steps& a) {
   if (a.reduced.kernels)
-    return for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
-      reduced_step<ResetAfterTile, V>(s, s.state, offset);
-    });
+    return for_each_step(
+        a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+          reduced_step<ResetAfterTile, V>(s, s.state, offset, order);
+        });
   const Tiling<V> tiling(a.rows, a.units, a.far);
-  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset)
-                       FASTGRU_INLINE_LAMBDA { pass<ResetAfterTile>(s, a.input, tiling, offset); });
+  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+    pass<ResetAfterTile>(s, a.input, tiling, offset, order);
+  });
 }
 
 template <class V>
 void steps_reset_before(const Steps& a) {
   if (a.reduced.kernels)
-    return for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
-      reduced_step<ResetBeforeGates, V>(s, s.state, offset);
-      meet(a);  // before anyone reads r * h
-      reduced_step<ResetBeforeCandidate, V>(s, s.reset_state, offset);
-    });
+    return for_each_step(
+        a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+          reduced_step<ResetBeforeGates, V>(s, s.state, offset, order);
+          meet(a);  // before anyone reads r * h
+          reduced_step<ResetBeforeCandidate, V>(s, s.reset_state, offset, order);
+        });
   const Tiling<V> tiling(a.rows, a.units, a.far);
-  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset) FASTGRU_INLINE_LAMBDA {
-    pass<ResetBeforeGates>(s, a.input, tiling, offset);
+  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+    pass<ResetBeforeGates>(s, a.input, tiling, offset, order);
     meet(a);  // before anyone reads r * h
-    pass<ResetBeforeCandidate>(s, nullptr, tiling, offset);
+    pass<ResetBeforeCandidate>(s, nullptr, tiling, offset, order);
   });
 }
 

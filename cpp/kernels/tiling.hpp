@@ -66,6 +66,9 @@ struct Cut {
   FASTGRU_INLINE Cut(size_t n, size_t most)
       : parts((n + most - 1) / most), size(n / parts), larger(n % parts) {}
   FASTGRU_INLINE size_t size_of(size_t part) const { return size + (part < larger ? 1 : 0); }
+  FASTGRU_INLINE size_t begin_of(size_t part) const {
+    return part * size + (part < larger ? part : larger);
+  }
   size_t parts, size, larger;
 };
 
