@@ -26,10 +26,12 @@ constexpr std::size_t kMinRowBlock = 8;
 // arena keeps them between calls, as long as kMinRowBlock rows allow.
 constexpr std::size_t kSequenceBytes = std::size_t{48} << 20;
 
-// Weights come from memory where those that are read before they are read again fill more of L3
-// than this: other things are in there too. Going chain by chain made steps 1.2 to 1.4 times as
-// fast for 3 to 8 rows and 1.02 to 1.14 times for 16 to 64 beyond it (H = 768 and 1024 at T = 100,
-// 384 to 512 at T = 1), and 0.8 to 0.98 times up to 5 MB (H = 400 to 640), on Zen 1 with 8 MiB.
+// Weights come from far away where those that are read before they are read again fill more of the
+// last fast cache than this: other things are in there too. Going chain by chain made steps 1.2 to
+// 1.4 times as fast for 3 to 8 rows and 1.02 to 1.14 times for 16 to 64 beyond it (H = 768 and 1024
+// at T = 100, 384 to 512 at T = 1), and 0.8 to 0.98 times up to 5 MB (H = 400 to 640), on Zen 1
+// with 8 MiB; 1.1 to 1.2 times for 16 and more rows at H = 1024 and 1.0 at H = 400 and 512 on
+// Emerald Rapids with 2 MiB of L2, 0.9 where they stay in there.
 constexpr double kFarFrom = 0.7;
 // Where the system does not tell.
 constexpr std::size_t kUsualL1 = std::size_t{32} << 10, kUsualL2 = std::size_t{512} << 10;
@@ -68,6 +70,18 @@ std::size_t l3_bytes(std::size_t otherwise) {
   return file >> kib >> unit && unit == 'K' && kib > 0 ? kib << 10 : otherwise;
 }
 #endif
+
+// Whether L3 is a mesh over all cores of a server, as slow for one of them as memory is (28 GB/s on
+// Emerald Rapids, where L2 gives 128): Intel's processors with a large L2. AMD's L3 belongs to a
+// few cores.
+bool l3_is_mesh(std::size_t l2) {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("intel") && l2 >= (std::size_t{1} << 20);
+#else
+  (void)l2;
+  return false;
+#endif
+}
 
 // GB/s at which one core reads `bytes` again and again: from L1 a vector a cycle; 74 to 88 from
 // L2 and 57 from L3 on Zen 1, 105 and 88 on Zen 4.
@@ -151,6 +165,8 @@ Machine machine_with(std::size_t lanes) {
   machine.l2 = kUsualL2;
   machine.l3 = kL3PerL2 * kUsualL2;
 #endif
+  // Going there and back, a step finds most of what exceeds L2 by little.
+  machine.near = l3_is_mesh(machine.l2) ? 2 * machine.l2 : machine.l3;
   return machine;
 }
 
@@ -216,7 +232,7 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
       kGatesBytes / (std::max(row_bytes, shape.operand_bytes) * plan.row_block);
   plan.time_block = std::clamp<std::size_t>(longest, 1, std::max<std::size_t>(1, shape.T));
   // Input weights are read once a block of time, and so all others in between.
-  const double near = kFarFrom * static_cast<double>(machine.l3);
+  const double near = kFarFrom * static_cast<double>(machine.near);
   plan.far_input = weight_bytes(sizes) > near;
   plan.far_recurrent =
       plan.time_block == 1 ? plan.far_input : matrix_bytes(sizes, sizes.hidden_size) > near;

@@ -14,7 +14,8 @@ struct Machine {
   std::size_t lanes = 1;  // floats per vector
   std::size_t l1 = 0;     // bytes of one core's caches
   std::size_t l2 = 0;
-  std::size_t l3 = 0;  // all of it
+  std::size_t l3 = 0;    // all of it
+  std::size_t near = 0;  // of the last cache that is much faster than memory: L2 or L3
 };
 
 // The machine with kernels of so many lanes. Asks the system for the caches once.
@@ -54,7 +55,8 @@ struct Plan {
   std::size_t time_block = 1;    // most steps whose input product is done at once
   std::size_t state_stride = 0;  // floats between the states of neighbouring rows
   double patience = 0;           // of a barrier, see parallel.hpp
-  // Whether the weights of the input products, and of the recurrent ones, come from memory.
+  // Whether the weights of the input products, and of the recurrent ones, come from far away:
+  // from memory, or a cache as slow.
   bool far_input = false, far_recurrent = false;
 
   // Panels of the widest share of units.
