@@ -24,7 +24,7 @@ struct VnniDot {
   static FASTGRU_INLINE Sum add(Sum sum, Weights w, Input x) {
     return _mm512_dpbusd_epi32(sum, x, w);
   }
-  static FASTGRU_INLINE void pin(Sum&) {}
+  static FASTGRU_INLINE void pin(Sum& x) { __asm__("" : "+v"(x)); }
   static FASTGRU_INLINE Vec to_floats(Sum sum) { return {_mm512_cvtepi32_ps(sum)}; }
 };
 

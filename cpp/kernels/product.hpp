@@ -84,34 +84,36 @@ FASTGRU_INLINE Accumulators<V, R * C * G> biases(const float* bias, size_t chunk
   return acc;
 }
 
-// sum += one term: weight(c, g) by x(r).
-template <class V, int R, int C, int G, class Weight, class Input>
-FASTGRU_INLINE void add_term(Accumulators<V, R * C * G>& sum, Weight weight, Input x) {
+// sum += one term: weight(c, g) by x(r), by an fma() of any three types.
+template <class S, int R, int C, int G, class Weight, class Input>
+FASTGRU_INLINE void add_term(Accumulators<S, R * C * G>& sum, Weight weight, Input x) {
+  using W = decltype(weight(0, 0));
+  using X = decltype(x(0));
   const auto pinned = [&](int c, int g) FASTGRU_INLINE_LAMBDA {
-    V v = weight(c, g);
+    W v = weight(c, g);
     if (R > 1) pin(v);
     return v;
   };
-  const auto add = [&](int r, int c, int g, V v, V in) FASTGRU_INLINE_LAMBDA {
-    V& a = sum.v[(r * C + c) * G + g];
+  const auto add = [&](int r, int c, int g, const W& v, const X& in) FASTGRU_INLINE_LAMBDA {
+    S& a = sum.v[(r * C + c) * G + g];
     a = fma(v, in, a);
   };
   // The fewer of weights and inputs stay in registers while the others pass by.
   if constexpr (R <= C * G) {
-    V in[R];
+    X in[R];
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) in[r] = x(r);
     FASTGRU_UNROLL
     for (int c = 0; c < C; ++c) {
       FASTGRU_UNROLL
       for (int g = 0; g < G; ++g) {
-        const V v = pinned(c, g);
+        const W v = pinned(c, g);
         FASTGRU_UNROLL
         for (int r = 0; r < R; ++r) add(r, c, g, v, in[r]);
       }
     }
   } else {
-    V v[C][G];
+    W v[C][G];
     FASTGRU_UNROLL
     for (int c = 0; c < C; ++c) {
       FASTGRU_UNROLL
@@ -119,7 +121,7 @@ FASTGRU_INLINE void add_term(Accumulators<V, R * C * G>& sum, Weight weight, Inp
     }
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) {
-      const V in = x(r);
+      const X in = x(r);
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c) {
         FASTGRU_UNROLL

@@ -87,8 +87,9 @@ struct Bfloat16 {
                    for (size_t k = begin; k < end; k += 2) {
                      FASTGRU_UNROLL
                      for (int half = 0; half < 2; ++half) {
-                       // Each half loads again: GCC would keep the second ones and spill sums.
-                       __asm__ volatile("" ::: "memory");
+                       // Each half loads again where registers are few: GCC would keep the second
+                       // ones and spill sums.
+                       if (V::max_accumulators < 24) __asm__ volatile("" ::: "memory");
                        add_term<V, R, C, G>(
                            sum,
                            [&](int c, int g) FASTGRU_INLINE_LAMBDA {
@@ -122,7 +123,30 @@ FASTGRU_INLINE float largest(const float* row, size_t n) {
 // NaN for an infinity, else x.
 FASTGRU_INLINE float finite(float x) { return x + (x - x); }
 
-// D: how an ISA multiplies four terms of a unit at once, see vec_*.hpp.
+// Four terms of a unit at once, for add_term(). D: how an ISA multiplies them, see vec_*.hpp.
+template <class D>
+struct DotSum {
+  typename D::Sum v;
+};
+template <class D>
+struct DotWeights {
+  typename D::Weights v;
+};
+template <class D>
+struct DotInput {
+  typename D::Input v;
+};
+template <class D>
+FASTGRU_INLINE DotSum<D> fma(const DotWeights<D>& w, const DotInput<D>& x, const DotSum<D>& sum) {
+  DotSum<D> result = {D::add(sum.v, w.v, x.v)};
+  D::pin(result.v);
+  return result;
+}
+template <class D>
+FASTGRU_INLINE void pin(DotWeights<D>& w) {
+  D::pin(w.v);
+}
+
 template <class V, class D>
 struct Int8 {
   static constexpr size_t kTerms = 4;
@@ -168,7 +192,6 @@ struct Int8 {
     static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t chunk,
                     const Kept* kept) {
       constexpr int N = R * C * G;
-      using Sum = typename D::Sum;
       const size_t bytes = padded(a.reduction);
       const auto at = [&](int c, int g) FASTGRU_INLINE_LAMBDA {  // of a value for each unit
         return panel_of<V>(chunk + c) * (G * kPanel) + g * kPanel + lane_in_panel<V>(chunk + c);
@@ -184,34 +207,23 @@ struct Int8 {
         const int8_t* in[R];
         FASTGRU_UNROLL
         for (int r = 0; r < R; ++r) in[r] = operand_of<int8_t>(a.operands, row + r) + plane * bytes;
-        Sum acc[N];
+        Accumulators<DotSum<D>, N> acc;
         FASTGRU_UNROLL
         for (int c = 0; c < C; ++c) {
           FASTGRU_UNROLL
           for (int g = 0; g < G; ++g) {
             FASTGRU_UNROLL
             for (int r = 0; r < R; ++r)
-              acc[(r * C + c) * G + g] = D::start(a.matrix.offsets + at(c, g));
+              acc.v[(r * C + c) * G + g] = {D::start(a.matrix.offsets + at(c, g))};
           }
         }
-        for (size_t k = 0; k < bytes; k += kTerms) {
-          typename D::Input x[R];
-          FASTGRU_UNROLL
-          for (int r = 0; r < R; ++r) x[r] = D::broadcast(in[r] + k);
-          FASTGRU_UNROLL
-          for (int c = 0; c < C; ++c) {
-            FASTGRU_UNROLL
-            for (int g = 0; g < G; ++g) {
-              const typename D::Weights v = D::load(w[c] + (k * G + g * kTerms) * kPanel);
-              FASTGRU_UNROLL
-              for (int r = 0; r < R; ++r) {
-                Sum& sum = acc[(r * C + c) * G + g];
-                sum = D::add(sum, v, x[r]);
-                D::pin(sum);
-              }
-            }
-          }
-        }
+        for (size_t k = 0; k < bytes; k += kTerms)
+          add_term<DotSum<D>, R, C, G>(
+              acc,
+              [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+                return DotWeights<D>{D::load(w[c] + (k * G + g * kTerms) * kPanel)};
+              },
+              [&](int r) FASTGRU_INLINE_LAMBDA { return DotInput<D>{D::broadcast(in[r] + k)}; });
         FASTGRU_UNROLL
         for (int r = 0; r < R; ++r) {
           const V scale = V::broadcast(a.operands.scales + row + r);
@@ -220,7 +232,7 @@ struct Int8 {
             FASTGRU_UNROLL
             for (int g = 0; g < G; ++g) {
               const int i = (r * C + c) * G + g;
-              V sum = D::to_floats(acc[i]);
+              V sum = D::to_floats(acc.v[i].v);
               if (plane + 1 < Planes) {
                 (sum * V::set(256.0f)).store(sums + i * V::lanes);
                 continue;
