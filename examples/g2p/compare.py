@@ -1,0 +1,128 @@
+"""Compares fastgru with the package g2p-en, phoneme by phoneme, and times both.
+
+All contenders take the same words in turns, part by part, so that whatever else the machine does
+meets all of them. What is timed is words in, phonemes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from g2p import G2p, Phonemes, load_reference, package_folder
+
+import fastgru
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+PARTS = 20  # the words are timed in as many parts
+
+
+@dataclass
+class Contender:
+    """One way to compute phonemes, what it gave for each word, and its words/s in each part."""
+
+    name: str
+    batch_size: int
+    predict: Callable[[Sequence[str]], list[Phonemes]]
+    phonemes: dict[str, Phonemes] = field(default_factory=dict)
+    rates: list[float] = field(default_factory=list)
+
+    def run(self, words: Sequence[str]) -> None:
+        """Predicts and times these words, in batches of words of similar length."""
+        start = time.perf_counter()
+        ordered = sorted(words, key=len) if self.batch_size > 1 else words
+        for first in range(0, len(ordered), self.batch_size):
+            batch = ordered[first : first + self.batch_size]
+            self.phonemes.update(zip(batch, self.predict(batch), strict=True))
+        self.rates.append(len(words) / (time.perf_counter() - start))
+
+
+def read_words(path: Path, limit: int, seed: int) -> list[str]:
+    """At most `limit` of the file's words of the letters a to z, in random order."""
+    words = sorted(set(re.findall(r"^[a-z]+$", path.read_text(encoding="utf-8"), re.MULTILINE)))
+    return random.Random(seed).sample(words, min(limit, len(words)))
+
+
+def contenders(batch_size: int) -> list[Contender]:
+    """The package first, then fastgru in each precision, one word at a time and in batches."""
+    folder = package_folder()
+    package = load_reference(folder)
+
+    def predict(words: Sequence[str]) -> list[Phonemes]:
+        return [package.predict(word) for word in words]
+
+    entries = [Contender("g2p-en (NumPy)", 1, predict)]
+    for precision in PRECISIONS:
+        model = G2p(
+            folder / "checkpoint20.npz", package.graphemes, package.phonemes, precision=precision
+        )
+        entries += [Contender(precision, size, model.predict) for size in (1, batch_size)]
+    return entries
+
+
+def differing(entry: Contender, package: Contender) -> list[str]:
+    """The words for which `entry` gave other phonemes than the package."""
+    return [w for w, expected in package.phonemes.items() if entry.phonemes[w] != expected]
+
+
+def report(entries: list[Contender], examples: int) -> None:
+    """Prints the table, then some of the words that differ from the package's."""
+    package = entries[0]
+    print("| network | batch | identical | words/s | middle half of parts | times the package |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for entry in entries:
+        share = 1 - len(differing(entry, package)) / len(package.phonemes)
+        low, median, high = np.percentile(entry.rates, [25, 50, 75])
+        ratios = [r / base for r, base in zip(entry.rates, package.rates, strict=True)]
+        print(
+            f"| {entry.name} | {entry.batch_size} | {share:.2%} | {median:,.0f} | "
+            f"{low:,.0f} to {high:,.0f} | {statistics.median(ratios):.1f} |"
+        )
+    seen = [package.phonemes]
+    for entry in entries:
+        if entry.phonemes in seen:  # batches give what single words give
+            continue
+        seen.append(entry.phonemes)
+        words = differing(entry, package)
+        print(f"\n{entry.name}, batches of {entry.batch_size}: {len(words)} words differ")
+        for word in words[:examples]:
+            expected, got = " ".join(package.phonemes[word]), " ".join(entry.phonemes[word])
+            print(f"  {word}: {expected} -> {got}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Compare fastgru with the package g2p-en.")
+    parser.add_argument(
+        "--words",
+        type=Path,
+        default=Path("/usr/share/dict/words"),
+        help="a word a line (default: %(default)s, Debian's wamerican)",
+    )
+    parser.add_argument("--limit", type=int, default=10_000, help="words (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which words are drawn")
+    parser.add_argument("--batch-size", type=int, default=64, help="of the batches (default 64)")
+    parser.add_argument("--examples", type=int, default=5, help="differing words to print")
+    args = parser.parse_args()
+
+    fastgru.set_num_threads(1)  # NumPy's threads are set outside, see README.md
+    words = read_words(args.words, args.limit, args.seed)
+    entries = contenders(args.batch_size)
+    for entry in entries:
+        entry.predict(words[:20])  # warms up
+    for part in range(PARTS):
+        for entry in entries:
+            entry.run(words[part::PARTS])
+    print(f"{len(words):,} words of {args.words}, NumPy {np.__version__}\n")
+    report(entries, args.examples)
+
+
+if __name__ == "__main__":
+    main()
