@@ -3,7 +3,8 @@
 Raw ratio: new median / old median. Normalised: the raw ratio divided by what happened to the peers
 of that cell meanwhile, the geometric mean of their own new / old, over the peers timed in both runs
 at the same version. They ran interleaved with ours and their code did not change, so this takes
-out a machine that was slower as a whole. Normalised is judged where there is such a peer.
+out a machine that was slower as a whole. Normalised is judged where there is such a peer; our own
+other precisions are none, since they change with ours.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.peers import OURS
+from benchmarks.peers import OURS, OWN
 from benchmarks.report import microseconds
 from benchmarks.results import CaseResult, Results, ResultsError, read
 from benchmarks.summary import geometric_mean
@@ -51,7 +52,7 @@ def changes(old: Results, new: Results, subject: str) -> list[Change]:
         if not old_us or not new_us:
             return None
         speeds = []
-        for name in was.peers.keys() & now.peers.keys() - {subject}:
+        for name in was.peers.keys() & now.peers.keys() - {subject, *OWN.values()}:
             a, b = was.median(name), now.median(name)
             if a and b and was.peers[name].version == now.peers[name].version:
                 speeds.append(b / a)

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import limit, measure
 from benchmarks.cases import Case
 from benchmarks.inputs import Answer, Inputs, largest_difference, make_inputs, right_answer
-from benchmarks.peers import OURS, Peer, Runner, load
+from benchmarks.peers import OURS, OWN, REDUCED, Peer, Runner, load
 from benchmarks.results import CaseResult, PeerResult
 
 TRIAL_SHARE = 0.1
@@ -72,15 +72,17 @@ def fastest(runners: list[Runner], threads: int, budget_s: float) -> Runner:
 
 
 def add_limit(row: CaseResult, probe: dict[str, Any] | None) -> None:
-    """The limit of the instruction set level that ours ran on, and our share of it."""
-    ours = row.peers.get(OURS)
-    if probe is None or ours is None or not ours.us:
-        return
-    found = limit.machine(probe, ours.setting or "", row.case.threads)
-    least = found and limit.limit_us(row.case, found, ours.precision or "")
-    if least:
-        row.limit_us = measure.rounded(least)
-        row.share = measure.rounded(least / ours.us["median"])
+    """The limit of each precision and instruction set level of ours, and our share of it."""
+    for precision, name in OWN.items():
+        ours = row.peers.get(name)
+        if probe is None or ours is None or not ours.us:
+            continue
+        found = limit.machine(probe, ours.setting or "", row.case.threads)
+        least = found and limit.limit_us(row.case, found, precision)
+        if least:
+            place = row if name == OURS else ours
+            place.limit_us = measure.rounded(least)
+            place.share = measure.rounded(least / ours.us["median"])
 
 
 def run_case(
@@ -115,5 +117,8 @@ def run_case(
         result.us = measure.summary(got.calls, scale=1e-3)
         if OURS in samples:
             result.ratio = measure.ratios(got, samples[OURS])
+        own = REDUCED.get(result.precision or "")
+        if own in samples and name != own:
+            result.own_ratio = measure.ratios(got, samples[own])
     add_limit(row, probe)
     return row

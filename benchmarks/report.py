@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.cases import Case
-from benchmarks.peers import OURS
+from benchmarks.peers import OURS, OWN, REDUCED
 from benchmarks.results import CaseResult, Results, ResultsError, read_all
-from benchmarks.summary import LABELS, peers_shown, summary
+from benchmarks.summary import LABELS, peers_shown, speed, summary
 
 
 def microseconds(value: float) -> str:
@@ -35,30 +35,42 @@ def _cell(row: CaseResult, name: str) -> str:
         return "-"
     if not peer.us:
         return (peer.problem or "-").partition(":")[0]
+    shown = [f"{ratio['median']:.2f}x" for ratio in (peer.ratio, peer.own_ratio) if ratio]
     text = microseconds(peer.us["median"])
-    return text + (f" ({peer.ratio['median']:.2f}x)" if peer.ratio and name != OURS else "")
+    return text + (f" ({'; '.join(shown)})" if shown and name not in OWN.values() else "")
+
+
+def _own_cells(row: CaseResult, name: str) -> list[str]:
+    """Beside the median of one of ours: its spread if it is float32, else its speed over that."""
+    if name == OURS:
+        us = row.peers[name].us if name in row.peers else {}
+        quartiles = [microseconds(us[q]) for q in ("p25", "p75")] if us else []
+        return ["-".join(quartiles), microseconds(us["p99"]) if us else ""]
+    faster = speed(row, name)
+    return [f"{faster:.2f}x" if faster else "-"]
 
 
 def table(results: Results) -> tuple[list[str], list[list[str]]]:
     """Column titles and rows of strings."""
     peers = peers_shown(results)
     kinds = [kind(row.case) for row in results.cases]
-    shares = any(row.share for row in results.cases)
+    shares = {n for n in OWN.values() if any(row.share_of(n) for row in results.cases)}
     titles = ["T", "B", "H"] + (["kind"] if any(kinds) else [])
     for name in peers:
-        titles += [LABELS.get(name, name)] + (["p25-p75", "p99"] if name == OURS else [])
-        titles += ["share"] if name == OURS and shares else []
+        titles.append(LABELS.get(name, name))
+        if name in OWN.values():
+            titles += ["p25-p75", "p99"] if name == OURS else ["speed"]
+        titles += ["share"] if name in shares else []
     rows = []
     for row, words in zip(results.cases, kinds, strict=True):
         line = [str(row.case.T), str(row.case.B), str(row.case.H)]
         line += [words] if any(kinds) else []
         for name in peers:
             line.append(_cell(row, name))
-            if name == OURS:
-                us = row.peers[name].us if name in row.peers else {}
-                quartiles = [microseconds(us[q]) for q in ("p25", "p75")] if us else []
-                line += ["-".join(quartiles), microseconds(us["p99"]) if us else ""]
-                line += ([f"{row.share:.2f}"] if row.share else ["-"]) if shares else []
+            line += _own_cells(row, name) if name in OWN.values() else []
+            if name in shares:
+                share = row.share_of(name)
+                line.append(f"{share:.2f}" if share else "-")
         rows.append(line)
     return titles, rows
 
@@ -69,10 +81,11 @@ def caption(results: Results) -> str:
     timed = [peer for row in results.cases for peer in row.peers.values() if peer.us]
     calls = [peer.calls for peer in timed] or [0]
     spreads = [
-        (peer.ratio["p75"] - peer.ratio["p25"]) / (2 * peer.ratio["median"])
+        (ratio["p75"] - ratio["p25"]) / (2 * ratio["median"])
         for row in results.cases
         for name, peer in row.peers.items()
-        if peer.ratio and name != OURS
+        for ratio in (peer.ratio, peer.own_ratio)
+        if ratio and name != OURS
     ]
     flags = [f for f in ("avx512f", "avx2", "asimd") if f in machine["flags"]][:1]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
@@ -81,9 +94,14 @@ def caption(results: Results) -> str:
         found = {row.peers[name].setting or "" for row in results.cases if name in row.peers} - {""}
         if found:
             chosen[name] = f"{LABELS.get(name, name)} with " + " or ".join(sorted(found))
+    reduced = (
+        " in float32, then in the peer's own precision; speed: over fastgru's own float32"
+        if REDUCED.values() & chosen.keys()
+        else ""
+    )
     return (
-        "Median microseconds of one call; in brackets, how many times fastgru's own time "
-        "(interleaved in one process). "
+        "Median microseconds of one call; in brackets, how many times fastgru's own time"
+        f"{reduced} (interleaved in one process). "
         f"{machine['cpu']} (family/model {machine['cpu_family_model']}), "
         f"{machine['usable_cores']} cores{', virtual' if machine['virtual'] else ''}"
         f"{', ' + flags[0] if flags else ''}; {versions}; Python {machine['python']}; "

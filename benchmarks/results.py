@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case
+from benchmarks.peers import OURS
 
 SCHEMA = 1
 
@@ -29,7 +30,10 @@ class PeerResult:
     calls: int = 0
     rounds: int = 0
     us: dict[str, float] = field(default_factory=dict)
-    ratio: dict[str, float] = field(default_factory=dict)
+    ratio: dict[str, float] = field(default_factory=dict)  # to our float32
+    own_ratio: dict[str, float] = field(default_factory=dict)  # to ours in this reduced precision
+    limit_us: float | None = None  # of our reduced precisions; float32's is the row's
+    share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if value not in (None, 0, {})}
@@ -39,12 +43,18 @@ class PeerResult:
 class CaseResult:
     case: Case
     peers: dict[str, PeerResult] = field(default_factory=dict)
-    limit_us: float | None = None  # limit.py's, for our precision and instruction set level
+    limit_us: float | None = None  # limit.py's, for our float32 and instruction set level
     share: float | None = None  # limit_us / our median
 
     def median(self, peer: str) -> float | None:
         """Microseconds, or None where the peer was not timed."""
         return self.peers[peer].us.get("median") if peer in self.peers else None
+
+    def share_of(self, peer: str) -> float | None:
+        """Share of limit of one of our own peers, in its precision."""
+        if peer == OURS:
+            return self.share
+        return self.peers[peer].share if peer in self.peers else None
 
     def to_json(self) -> dict[str, Any]:
         peers = {name: peer.to_json() for name, peer in self.peers.items()}

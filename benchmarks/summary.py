@@ -1,7 +1,8 @@
 """A results file in a dozen lines: ratios to the peers, cells lost, share of limit, cliffs.
 
-Only float32 peers can make a cell lost: a peer of less precision answers an easier question. Judges
-medians of interleaved rounds as they are; says nothing about their noise.
+Only float32 peers can make a cell of float32 lost: a peer of less precision answers an easier
+question. Our reduced precisions have lines of their own, beside our float32 and the peers of the
+same precision. Judges medians of interleaved rounds as they are; says nothing about their noise.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from benchmarks.peers import FROM_CPP, MODULES, OURS
+from benchmarks.peers import FROM_CPP, MODULES, OURS, OWN, REDUCED
 from benchmarks.results import CaseResult, Results
 from benchmarks.sweeps import CLIFF, RAGGED, ragged_costs, sweeps
 
@@ -20,6 +21,10 @@ LOST = 0.97
 WORK_US = 50
 """Shorter calls are mostly the call itself, which the limit does not count."""
 
+WIDE = 128
+"""Least H of the means by batch of reduced precisions: below it the gates, which stay in float32,
+are over 6% of the operations that the limit counts."""
+
 SHARE_TARGETS = {"avx512": (0.93, 0.90), "avx2": (0.75, None)}
 """By our setting: least share of limit for B >= 8, and for smaller batches where there is one."""
 
@@ -28,6 +33,8 @@ SHOWN = 12
 
 LABELS = {
     "fastgru": "fastgru",
+    "fastgru_bf16": "fastgru bf16",
+    "fastgru_int8": "fastgru int8",
     "torch": "PyTorch",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
@@ -55,11 +62,28 @@ def _same_precision(row: CaseResult, name: str) -> bool:
 
 
 def ratios(row: CaseResult, *, of_our_precision: bool = False) -> dict[str, float]:
-    """Median ratio of each peer that was timed beside ours."""
+    """Median ratio of each peer that was timed beside our float32, our own others left out."""
     return {
         name: peer.ratio["median"]
         for name, peer in row.peers.items()
-        if name != OURS and peer.ratio and (not of_our_precision or _same_precision(row, name))
+        if name not in OWN.values()
+        and peer.ratio
+        and (not of_our_precision or _same_precision(row, name))
+    }
+
+
+def speed(row: CaseResult, name: str) -> float | None:
+    """How many times as fast as our float32 one of our other precisions is."""
+    peer = row.peers.get(name)
+    return 1 / peer.ratio["median"] if peer and peer.ratio else None
+
+
+def own_ratios(row: CaseResult, precision: str) -> dict[str, float]:
+    """Median ratio of each peer of this reduced precision to ours of the same."""
+    return {
+        name: peer.own_ratio["median"]
+        for name, peer in row.peers.items()
+        if peer.own_ratio and peer.precision == precision
     }
 
 
@@ -74,24 +98,52 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
+def _against(found: Iterable[tuple[float | None, CaseResult]], verdict: str = "") -> str:
+    """Geometric mean of the ratios to a peer, the lowest one, and what is lost unless told."""
+    known = sorted(((r, row) for r, row in found if r is not None), key=lambda pair: pair[0])
+    least, worst = known[0]
+    lost = [f"{row.case.name} {r:.2f}" for r, row in known if r < LOST]
+    verdict = verdict or (f"lost {len(lost)}: {_listed(lost)}" if lost else "none lost")
+    return (
+        f"{geometric_mean(r for r, _ in known):.2f}x by geometric mean of {len(known)} cells, "
+        f"lowest {least:.2f}x ({worst.case.name}), {verdict}"
+    )
+
+
 def _peer_lines(results: Results) -> list[str]:
-    """One line a peer: geometric mean of the ratios, the lowest one, and what is lost."""
+    """One line a peer, against our float32."""
     lines = []
     for name in peers_shown(results):
-        found = [(ratios(row).get(name), row) for row in results.cases]
-        known = sorted(((r, row) for r, row in found if r is not None), key=lambda pair: pair[0])
-        if name == OURS or not known:
+        rows = [row for row in results.cases if name in ratios(row)]
+        if not rows:
             continue
-        least, worst = known[0]
-        if _same_precision(worst, name):
-            lost = [f"{row.case.name} {r:.2f}" for r, row in known if r < LOST]
-            verdict = f"lost {len(lost)}: {_listed(lost)}" if lost else "none lost"
-        else:
-            verdict = f"{worst.peers[name].precision}, so never counted as lost"
-        lines.append(
-            f"{LABELS.get(name, name)}: {geometric_mean(r for r, _ in known):.2f}x by geometric "
-            f"mean of {len(known)} cells, lowest {least:.2f}x ({worst.case.name}), {verdict}"
-        )
+        same = _same_precision(rows[0], name)
+        other = "" if same else f"{rows[0].peers[name].precision}, so never counted as lost"
+        text = _against([(ratios(row)[name], row) for row in rows], other)
+        lines.append(f"{LABELS.get(name, name)}: {text}")
+    return lines
+
+
+def _reduced_lines(results: Results) -> list[str]:
+    """Each of our reduced precisions beside our float32, and beside peers of the same one."""
+    lines = []
+    for precision, own in REDUCED.items():
+        speeds = [(row.case, s) for row in results.cases if (s := speed(row, own))]
+        parts = []
+        for words, chosen in (
+            ("", speeds),
+            (f" with B = 1, H >= {WIDE}", [p for p in speeds if p[0].B == 1 and p[0].H >= WIDE]),
+            (f" with B >= 8, H >= {WIDE}", [p for p in speeds if p[0].B >= 8 and p[0].H >= WIDE]),
+        ):
+            if chosen:
+                mean = geometric_mean(s for _, s in chosen)
+                parts.append(f"{mean:.2f}x of {len(chosen)} cells{words}")
+        if parts:
+            lines.append(f"{precision}, speed over float32, geometric means: {', '.join(parts)}")
+        for name in peers_shown(results):
+            found = [(own_ratios(row, precision).get(name), row) for row in results.cases]
+            if any(ratio is not None for ratio, _ in found):
+                lines.append(f"{precision} against {LABELS.get(name, name)}: {_against(found)}")
     return lines
 
 
@@ -150,6 +202,33 @@ def _share_lines(results: Results) -> list[str]:
     return lines
 
 
+def _share_by_precision(results: Results) -> list[str]:
+    """One sequence: of the cells that take WORK_US in each of our precisions, so the same ones."""
+    shared = {
+        precision: name
+        for precision, name in OWN.items()
+        if any(row.share_of(name) for row in results.cases)
+    }
+    rows = [
+        row
+        for row in results.cases
+        if row.case.B == 1
+        and row.case.H > 16
+        and all(row.share_of(name) for name in shared.values())
+        and all((row.median(name) or 0) >= WORK_US for name in shared.values())
+    ]
+    if not rows or not shared.keys() & REDUCED.keys():
+        return []
+    parts = []
+    for precision, name in shared.items():
+        shares = [(s, row.case.name) for row in rows if (s := row.share_of(name))]
+        least, worst = min(shares)
+        mean = geometric_mean(s for s, _ in shares)
+        parts.append(f"{precision} {mean:.2f} (lowest {least:.2f}, {worst})")
+    where = f"{len(rows)} cells of {WORK_US} us or more in each precision"
+    return [f"Share of limit, B = 1, by geometric mean of {where}: {', '.join(parts)}"]
+
+
 def _cliff_lines(results: Results) -> list[str]:
     found = sweeps(results.cases)
     lines = []
@@ -187,11 +266,12 @@ def _thread_lines(results: Results) -> list[str]:
 
 
 def _step_lines(results: Results) -> list[str]:
-    """Single steps from Python: what the call adds to the limit, and its tail."""
+    """Single steps from Python: what the call adds to the limit, its tail, other precisions."""
     steps = [row for row in results.cases if row.case.mode != "call" and row.limit_us]
     return [
         f"{row.case.name}: {us['median']:.2f} us, {us['median'] - (row.limit_us or 0):.2f} over "
         f"the limit; p99 {us['p99'] - us['median']:.2f} over the median"
+        + "".join(f"; {p} {t:.2f} us" for p, name in REDUCED.items() if (t := row.median(name)))
         for row in steps
         if (us := row.peers[OURS].us)
     ]
@@ -202,7 +282,9 @@ def summary(results: Results) -> list[str]:
     return [
         *_headline(results),
         *_peer_lines(results),
+        *_reduced_lines(results),
         *_share_lines(results),
+        *_share_by_precision(results),
         *_step_lines(results),
         *_thread_lines(results),
         *_cliff_lines(results),

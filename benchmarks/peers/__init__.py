@@ -17,8 +17,15 @@ if TYPE_CHECKING:  # imports numpy, which must not load before the thread variab
     from benchmarks.inputs import Answer, Inputs
 
 OURS = "fastgru"
+OWN = {"float32": OURS, "bfloat16": "fastgru_bf16", "int8": "fastgru_int8"}
+"""Our own peer of each precision: what peers of that precision are compared with."""
+
+REDUCED = {precision: name for precision, name in OWN.items() if name != OURS}
+
 MODULES = {
     OURS: "fastgru_peer",  # first: an OpenMP runtime takes its settings from who loads it first
+    "fastgru_bf16": "fastgru_bf16_peer",
+    "fastgru_int8": "fastgru_int8_peer",
     "torch": "torch_peer",
     "onnxruntime": "onnxruntime_peer",
     "openvino": "openvino_peer",

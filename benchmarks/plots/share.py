@@ -1,4 +1,7 @@
-"""Share of limit as a heat map: rows T and B, columns H, one panel a number of threads."""
+"""Share of limit as a heat map: rows T and B, columns H.
+
+One panel a number of threads in float32, and one for each reduced precision with one thread.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 from typing import Any
 
 from benchmarks.cases import Case
+from benchmarks.peers import OWN
 from benchmarks.results import Results
 
 
@@ -16,26 +20,31 @@ def plain(case: Case) -> bool:
 
 
 def draw(results: Results, plt: Any) -> Any | None:
-    panels: dict[int, dict[tuple[tuple[int, int], int], float]] = {}
+    panels: dict[tuple[int, int], dict[tuple[tuple[int, int], int], float]] = {}
     for row in results.cases:
         case = row.case
         # Sizes off the grid are the business of the cost plots.
-        if row.share and plain(case) and (case.H % 8 == 0) and case.T in (1, 10, 100, 500):
-            panels.setdefault(case.threads, {})[(case.T, case.B), case.H] = row.share
+        if not plain(case) or case.H % 8 or case.T not in (1, 10, 100, 500):
+            continue
+        for place, name in enumerate(OWN.values()):
+            share = row.share_of(name)
+            if share and (place == 0 or case.threads == 1):
+                panel = panels.setdefault((place, case.threads), {})
+                panel[(case.T, case.B), case.H] = share
     if not panels:
         return None
-    counts = sorted(panels)
-    heights = [len({key for key, _ in panels[count]}) + 1 for count in counts]
+    order = sorted(panels)
+    heights = [len({key for key, _ in panels[which]}) + 1 for which in order]
     figure, axes = plt.subplots(
-        len(counts),
+        len(order),
         1,
-        figsize=(8.5, 0.9 * len(counts) + 0.28 * sum(heights)),
+        figsize=(8.5, 0.9 * len(order) + 0.28 * sum(heights)),
         height_ratios=heights,
         squeeze=False,
         layout="constrained",
     )
-    for count, (axis,) in zip(counts, axes, strict=True):
-        cells = panels[count]
+    for (place, count), (axis,) in zip(order, axes, strict=True):
+        cells = panels[place, count]
         keys = sorted({key for key, _ in cells})
         sizes = sorted({size for _, size in cells})
         table = [[cells.get((key, size), math.nan) for size in sizes] for key in keys]
@@ -47,6 +56,7 @@ def draw(results: Results, plt: Any) -> Any | None:
         axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         axis.set_yticks(range(len(keys)), [f"T {T}, B {B}" for T, B in keys], fontsize=8)
         axis.set_xlabel("I = H")
-        axis.set_title(f"Share of limit, {count} thread{'s' if count > 1 else ''}", fontsize=10)
+        threads = f"{count} thread{'s' if count > 1 else ''}"
+        axis.set_title(f"Share of limit, {list(OWN)[place]}, {threads}", fontsize=10)
     figure.colorbar(image, ax=axes, label="limit / measured time", fraction=0.03)
     return figure
