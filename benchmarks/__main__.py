@@ -1,16 +1,17 @@
-"""`python -m benchmarks [run | full | probe | report | plot | compare] ...`: run by default."""
+"""`python -m benchmarks [run | full | probe | report | plot | compare | errors] ...`: run by default."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import compare, full, plots, report, roofline, run
+from benchmarks import compare, errors, full, plots, report, roofline, run
 
 COMMANDS = {
     "run": run.main,
     "full": full.main,
     "probe": roofline.main,
     "compare": compare.main,
+    "errors": errors.main,
     "report": report.main,
     "plot": plots.main,
 }

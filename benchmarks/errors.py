@@ -1,0 +1,87 @@
+"""`python -m benchmarks errors`: what reduced precision costs in accuracy, beside its peers.
+
+Twenty random networks of PyTorch's initialisation, each peer's outputs and final states against
+the float64 answer, on the same weights and data. Times nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.cases import Case
+from benchmarks.harness import load_peers
+from benchmarks.inputs import Answer, make_inputs, right_answer
+from benchmarks.peers import REDUCED, Peer
+
+NETWORKS = 20
+AGAINST = {"fastgru_bf16": "openvino_bf16", "fastgru_int8": "torch_int8"}
+
+
+def networks(count: int, seed: int) -> list[Case]:
+    """Shapes drawn with replacement: one and two layers and directions, narrow and wide inputs."""
+    rng = random.Random(seed)
+    return [
+        Case(
+            T=100,
+            B=8,
+            I=rng.choice([10, 64, 128, 256]),
+            H=rng.choice([64, 128, 256]),
+            L=rng.choice([1, 1, 2]),
+            D=rng.choice([1, 1, 2]),
+        )
+        for _ in range(count)
+    ]
+
+
+def errors(answer: Answer, right: Answer) -> tuple[float, float]:
+    """The largest and the mean absolute difference, of outputs and final states together."""
+    differences = np.concatenate(
+        [np.abs(a.astype(np.float64) - r).ravel() for a, r in zip(answer, right, strict=True)]
+    )
+    return float(differences.max()), float(differences.mean())
+
+
+def measured(case: Case, peers: dict[str, Peer]) -> dict[str, tuple[float, float]]:
+    """errors() of each peer that can run the case."""
+    inputs = make_inputs(case)
+    right = right_answer(case, inputs)
+    return {
+        name: errors(peer.build(case, inputs)[0].answer(), right)
+        for name, peer in peers.items()
+        if not peer.unsupported(case)
+    }
+
+
+def report(rows: Sequence[tuple[Case, dict[str, tuple[float, float]]]]) -> None:
+    """A line a network and a line a peer: largest and mean errors, and ours over theirs."""
+    for case, found in rows:
+        cells = "  ".join(
+            f"{name} {most:.1e} {mean:.1e}" for name, (most, mean) in sorted(found.items())
+        )
+        print(f"{case.name:24} {cells}")
+    for ours, theirs in AGAINST.items():
+        pairs = [
+            (found[ours], found[theirs]) for _, found in rows if ours in found and theirs in found
+        ]
+        for kind, place in (("largest", 0), ("mean", 1)):
+            if pairs:
+                shares = [mine[place] / other[place] for mine, other in pairs]
+                print(
+                    f"{ours}, {kind} error over {theirs}'s: {np.mean(shares):.2f} on average, "
+                    f"{max(shares):.2f} at worst, {len(pairs)} networks"
+                )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks errors", description=__doc__)
+    parser.add_argument("--networks", type=int, default=NETWORKS, help="how many, %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="which, %(default)s")
+    options = parser.parse_args(argv)
+    peers = load_peers([*REDUCED.values(), *AGAINST.values()])
+    cases = networks(options.networks, options.seed)
+    report([(case, measured(case, peers)) for case in cases])
+    return 0
