@@ -165,8 +165,7 @@ struct Ahead {
   const char* from = nullptr;
   size_t bytes = 0;
 };
-// Terms between two looks at what is ahead.
-constexpr size_t kSegment = 8, kLine = 64;
+constexpr size_t kLine = 64;
 
 template <class V, int N>
 FASTGRU_INLINE void store_all(const Accumulators<V, N>& acc, float* to) {
@@ -203,13 +202,17 @@ FASTGRU_NOINLINE void add_chain(const float* const (&chunks)[C], const float* co
       for (int r = 0; r < R; ++r) acc.v[(r * C + c) * G + g] = first;
     }
   }
+  // Fewer than 128 bytes a term, since several tiles share a panel's. No loop in the loop: its end,
+  // mispredicted, made batches 1.15 times as long (Emerald Rapids).
+  // Into L2: a chain of a panel fills L1.
+  constexpr int kLocality = 2;
+  const size_t bytes = ahead.bytes / (end - begin);
   const char* fetch = ahead.from;
-  for (size_t k = begin, stop; k < end; k = stop) {
-    stop = end - k > kSegment ? k + kSegment : end;
-    for (const char* const until = ahead.from + ahead.bytes * (stop - begin) / (end - begin);
-         fetch < until; fetch += kLine)
-      __builtin_prefetch(fetch);
-    add_terms<V, R, C, G>(acc, w, in, k, stop);
+  for (size_t k = begin; k < end; ++k) {
+    __builtin_prefetch(fetch, 0, kLocality);
+    if (G > 1) __builtin_prefetch(fetch + bytes / 2, 0, kLocality);
+    fetch += bytes;
+    add_terms<V, R, C, G>(acc, w, in, k, k + 1);
   }
   FASTGRU_UNROLL
   for (int i = 0; i < R * C; ++i) {
