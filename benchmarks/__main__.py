@@ -1,4 +1,4 @@
-"""`python -m benchmarks [run | full | probe | report | plot | compare | errors] ...`: run by default."""
+"""`python -m benchmarks [COMMAND] ...`: one of COMMANDS, run by default."""
 
 from __future__ import annotations
 
