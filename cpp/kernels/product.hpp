@@ -202,9 +202,8 @@ FASTGRU_NOINLINE void add_chain(const float* const (&chunks)[C], const float* co
       for (int r = 0; r < R; ++r) acc.v[(r * C + c) * G + g] = first;
     }
   }
-  // Fewer than 128 bytes a term, since several tiles share a panel's. No loop in the loop: its end,
-  // mispredicted, made batches 1.15 times as long (Emerald Rapids).
-  // Into L2: a chain of a panel fills L1.
+  // Fewer than 128 bytes a term, since several tiles share a panel's. Into L2: a panel's chain fills
+  // L1. No loop in the loop: its end, mispredicted, made batches 1.15 times as long (Emerald Rapids).
   constexpr int kLocality = 2;
   const size_t bytes = ahead.bytes / (end - begin);
   const char* fetch = ahead.from;
