@@ -202,8 +202,9 @@ FASTGRU_NOINLINE void add_chain(const float* const (&chunks)[C], const float* co
       for (int r = 0; r < R; ++r) acc.v[(r * C + c) * G + g] = first;
     }
   }
-  // Fewer than 128 bytes a term, since several tiles share a panel's. Into L2: a panel's chain fills
-  // L1. No loop in the loop: its end, mispredicted, made batches 1.15 times as long (Emerald Rapids).
+  // Fewer than 128 bytes a term, since several tiles share a panel's. Into L2: a panel's chain
+  // fills L1. No loop in the loop: its end, mispredicted, made batches 1.15 times as long (Emerald
+  // Rapids).
   constexpr int kLocality = 2;
   const size_t bytes = ahead.bytes / (end - begin);
   const char* fetch = ahead.from;
