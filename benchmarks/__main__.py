@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import compare, environment, full, plots, report, roofline, run
-
-
-def _errors(argv: list[str]) -> int:
-    """Imported late: it loads numpy, which must not load before the thread variables are set."""
-    environment.set_thread_variables(1)
-    from benchmarks import errors  # noqa: PLC0415
-
-    return errors.main(argv)
-
+from benchmarks import compare, errors, full, plots, report, roofline, run
 
 COMMANDS = {
     "run": run.main,
     "full": full.main,
     "probe": roofline.main,
     "compare": compare.main,
-    "errors": _errors,
+    "errors": errors.main,
     "report": report.main,
     "plot": plots.main,
 }
