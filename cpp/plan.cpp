@@ -159,14 +159,13 @@ Machine machine_with(std::size_t lanes) {
   static const std::size_t l3 = l3_bytes(kL3PerL2 * l2);
   machine.l1 = l1;
   machine.l2 = l2;
-  machine.l3 = l3;
 #else
   machine.l1 = kUsualL1;
   machine.l2 = kUsualL2;
-  machine.l3 = kL3PerL2 * kUsualL2;
+  constexpr std::size_t l3 = kL3PerL2 * kUsualL2;
 #endif
   // Going there and back, a step finds most of what exceeds L2 by little.
-  machine.near = l3_is_mesh(machine.l2) ? 2 * machine.l2 : machine.l3;
+  machine.near = l3_is_mesh(machine.l2) ? 2 * machine.l2 : l3;
   return machine;
 }
 
@@ -232,10 +231,10 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
       kGatesBytes / (std::max(row_bytes, shape.operand_bytes) * plan.row_block);
   plan.time_block = std::clamp<std::size_t>(longest, 1, std::max<std::size_t>(1, shape.T));
   // Input weights are read once a block of time, and so all others in between.
-  const double near = kFarFrom * static_cast<double>(machine.near);
-  plan.far_input = weight_bytes(sizes) > near;
+  const double far_from = kFarFrom * static_cast<double>(machine.near);
+  plan.far_input = weight_bytes(sizes) > far_from;
   plan.far_recurrent =
-      plan.time_block == 1 ? plan.far_input : matrix_bytes(sizes, sizes.hidden_size) > near;
+      plan.time_block == 1 ? plan.far_input : matrix_bytes(sizes, sizes.hidden_size) > far_from;
   return plan;
 }
 

@@ -14,8 +14,7 @@ struct Machine {
   std::size_t lanes = 1;  // floats per vector
   std::size_t l1 = 0;     // bytes of one core's caches
   std::size_t l2 = 0;
-  std::size_t l3 = 0;    // all of it
-  std::size_t near = 0;  // of the last cache that is much faster than memory: L2 or L3
+  std::size_t near = 0;  // of the last cache that is much faster than memory: L2, or all of L3
 };
 
 // The machine with kernels of so many lanes. Asks the system for the caches once.

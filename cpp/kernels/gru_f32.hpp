@@ -296,9 +296,9 @@ struct Tiling {
 
 // Note [Chain by chain]
 // Several tiles use the same weights one after the other: those of other rows, and where a panel is
-// wider than a tile those of its other chunks. Where weights come from memory the first tile would
-// wait for them, and memory would idle while the others find them in a cache. So the tiles of a
-// panel take turns at each chain, and each fetches its part of the next chain's weights, which
+// wider than a tile those of its other chunks. Where weights come from far away the first tile
+// would wait for them, and memory would idle while the others find them in a cache. So the tiles of
+// a panel take turns at each chain, and each fetches its part of the next chain's weights, which
 // follow the chain's own, and after the last one begin where `next` does.
 template <class Tile, class V, class Args>
 void run_by_chains(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset, size_t rows,
@@ -345,7 +345,7 @@ void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t chunk, size_t 
           to[2 * row + panel] = kept.of<V, 2, kG>(0, chunk + 2 * static_cast<size_t>(panel)) +
                                 (2 * row + static_cast<int>(half - chunk)) * kG * V::lanes;
       }
-      add_chain<V, 2, 2, kG>(w, bias, in, k, end, to, {});
+      add_chain<V, 2, 2, kG, false>(w, bias, in, k, end, to, {});
     }
   }
   run_rows<WholeTile<Tile>, V, V::max_rows>(a, offset, 0, chunk, chunks, 2, &kept);
@@ -356,6 +356,10 @@ void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t chunk, size_t 
 // from the first to the last each time finds none of them: each is driven out by those read after
 // it. So every other step goes backwards, and what was read last is found.
 enum class Order { forwards, backwards };
+// The part that comes i-th.
+FASTGRU_INLINE size_t in_order(const Cut& cut, size_t i, Order order) {
+  return order == Order::forwards ? i : cut.parts - 1 - i;
+}
 
 // One pass over the tiles of a call or a step: of Tile, and before each the input product where it
 // is due. Chunks outermost, so that a panel read from far away serves all rows while it is in L1 or
@@ -365,11 +369,11 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
                          std::ptrdiff_t offset, Order order) {
   const size_t parts = tiling.chunks.parts;
   for (size_t i = 0; i < parts; ++i) {
-    const size_t g = order == Order::forwards ? i : parts - 1 - i;
+    const size_t g = in_order(tiling.chunks, i, order);
     const size_t chunk = tiling.chunks.begin_of(g), chunks = tiling.chunks.size_of(g);
     if (tiling.by_chains) {
-      const size_t after = order == Order::forwards ? g + 1 : g - 1;
-      const size_t next = i + 1 < parts ? tiling.chunks.begin_of(after) : chunk;
+      const size_t next =
+          i + 1 < parts ? tiling.chunks.begin_of(in_order(tiling.chunks, i + 1, order)) : chunk;
       if (input) run_by_chains<InputTile, V>(*input, tiling, 0, a.rows, chunk, chunks, next);
       run_by_chains<Tile, V>(a, tiling, offset, a.rows, chunk, chunks, next);
     } else if (tiling.two_streams(a.rows, chunk, chunks)) {
@@ -397,7 +401,7 @@ void reduced_pass(const Args& a, std::ptrdiff_t offset, Order order) {
     const Cut groups(all_chunks,
                      row_tiles.parts == 1 ? Tiling<V>::kChunks : Tiling<V>::kPanelChunks);
     for (size_t i = 0; i < groups.parts; ++i) {
-      const size_t g = order == Order::forwards ? i : groups.parts - 1 - i;
+      const size_t g = in_order(groups, i, order);
       const size_t chunk = groups.begin_of(g), chunks = groups.size_of(g);
       const Kept kept{sums, row, chunk, chunks};
       Tile::multiply (*a.reduced.kernels)({Tile::matrix(a), Tile::bias(a), a.reduced.operands,

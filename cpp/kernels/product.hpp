@@ -182,8 +182,9 @@ FASTGRU_INLINE Accumulators<V, N> load_all(const float* from) {
 
 // The chain [begin, end) of a tile's products, added to the sums of those before it. chunks: where
 // each chunk's weights begin, bias: its biases; sums: where the G vectors of row r and chunk c,
-// number r * C + c, are kept. Not inline: tiles of different kinds share it.
-template <class V, int R, int C, int G>
+// number r * C + c, are kept. Fetch: whether anything is ahead. Not inline: tiles of different
+// kinds share it.
+template <class V, int R, int C, int G, bool Fetch = true>
 FASTGRU_NOINLINE void add_chain(const float* const (&chunks)[C], const float* const (&bias)[C],
                                 const float* const (&rows)[R], size_t begin, size_t end,
                                 float* const (&sums)[R * C], Ahead ahead) {
@@ -209,9 +210,11 @@ FASTGRU_NOINLINE void add_chain(const float* const (&chunks)[C], const float* co
   const size_t bytes = ahead.bytes / (end - begin);
   const char* fetch = ahead.from;
   for (size_t k = begin; k < end; ++k) {
-    __builtin_prefetch(fetch, 0, kLocality);
-    if (G > 1) __builtin_prefetch(fetch + bytes / 2, 0, kLocality);
-    fetch += bytes;
+    if constexpr (Fetch) {
+      __builtin_prefetch(fetch, 0, kLocality);
+      if (G > 1) __builtin_prefetch(fetch + bytes / 2, 0, kLocality);
+      fetch += bytes;
+    }
     add_terms<V, R, C, G>(acc, w, in, k, k + 1);
   }
   FASTGRU_UNROLL

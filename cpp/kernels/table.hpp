@@ -86,7 +86,7 @@ struct InputProduct {
   std::size_t reduction;  // K
   std::size_t chain;      // terms of one FMA chain, see Note [Same bits]
   std::size_t units;
-  bool far;  // the weights come from memory
+  bool far;  // the weights come from far away: Plan in plan.hpp
   Reduced reduced;
 };
 
@@ -111,7 +111,7 @@ struct Steps {
   std::size_t rows;
   std::size_t steps;
   std::size_t chain;  // terms of one FMA chain, see Note [Same bits]
-  bool far;           // the weights come from memory
+  bool far;           // the weights come from far away: Plan in plan.hpp
   Activation activation;
   RecurrentActivation recurrent_activation;
   // Null: `gates` holds the input product. Else it is computed on the way, x: [steps][rows]; its
