@@ -11,6 +11,7 @@
 
 #include "bindings_shortcut.hpp"
 #include "dispatch.hpp"
+#include "pool.hpp"
 
 using namespace fastgru;
 
@@ -261,6 +262,12 @@ py::array_t<float> apply_activation(const std::string& name,
   return y;
 }
 
+// As an exception of fastgru's own.
+void raise(const char* name, const std::exception& e) {
+  const py::object type = py::module_::import("fastgru.errors").attr(name);
+  PyErr_SetString(type.ptr(), e.what());
+}
+
 std::size_t checked_threads(py::ssize_t n) {
   if (n < 1) throw py::value_error("num_threads: expected at least 1, got " + std::to_string(n));
   return static_cast<std::size_t>(n);
@@ -275,8 +282,11 @@ PYBIND11_MODULE(_core, m) {
     try {
       if (p) std::rethrow_exception(p);
     } catch (const ShapeError& e) {
-      const py::object type = py::module_::import("fastgru.errors").attr("ShapeError");
-      PyErr_SetString(type.ptr(), e.what());
+      raise("ShapeError", e);
+    } catch (const PoolFull& e) {
+      raise("PoolFullError", e);
+    } catch (const UnknownSession& e) {
+      PyErr_SetString(PyExc_KeyError, e.what());
     }
   });
 
@@ -296,6 +306,7 @@ PYBIND11_MODULE(_core, m) {
 
   bind_shortcut(m, "shortcut_call", &plain_call);
   bind_stream(m);
+  bind_pool(m);
 
   m.def("isa_levels", [] {
     std::vector<std::pair<std::string, bool>> levels;

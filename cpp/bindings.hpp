@@ -26,8 +26,9 @@ struct Model {
   std::shared_ptr<const PackedModel> packed;
 };
 
-// Adds fastgru._core.Stream.
+// Add fastgru._core.Stream and fastgru._core.Pool.
 void bind_stream(py::module_& m);
+void bind_pool(py::module_& m);
 
 // The threads of a call estimated at this many microseconds. Asking for the affinity costs a system
 // call: not for calls that stay on one thread.

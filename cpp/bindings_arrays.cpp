@@ -5,6 +5,20 @@
 #include <cassert>
 
 namespace fastgru {
+namespace {
+
+// The bytes [first, second) that an array's elements lie in.
+std::pair<const char*, const char*> extent(const py::array& a) {
+  const char* low = static_cast<const char*>(a.data());
+  const char* high = low + a.itemsize();
+  for (py::ssize_t i = 0; i < a.ndim(); ++i) {
+    if (a.shape(i) == 0) return {low, low};
+    (a.strides(i) < 0 ? low : high) += (a.shape(i) - 1) * a.strides(i);
+  }
+  return {low, high};
+}
+
+}  // namespace
 
 std::string shape_text(const py::array& a) {
   std::string text = "(";
@@ -55,11 +69,16 @@ py::array_t<float> new_array(std::initializer_list<std::size_t> sizes) {
   assert(sizes.size() <= shape.size());
   std::copy(sizes.begin(), sizes.end(), shape.begin());
   const auto& numpy = py::detail::npy_api::get();
-  PyObject* array = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, Py_NewRef(float32()),
+  PyObject* array = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, Py_NewRef(dtype_of<float>()),
                                                 static_cast<int>(sizes.size()), shape.data(),
                                                 nullptr, nullptr, 0, nullptr);
   if (!array) throw py::error_already_set();
   return py::reinterpret_steal<py::array_t<float>>(array);
+}
+
+bool overlap(const py::array& x, const py::array& y) {
+  const auto a = extent(x), b = extent(y);
+  return a.first < b.second && b.first < a.second;
 }
 
 py::array_t<float> Sequences::make(std::size_t width) const {

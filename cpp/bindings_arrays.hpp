@@ -29,20 +29,22 @@ std::string tuple_text(std::initializer_list<std::size_t> sizes);
 
 bool has_shape(const py::array& a, std::initializer_list<std::size_t> sizes);
 
-// NumPy's own float32 dtype object, borrowed.
-inline PyObject* float32() {
-  static PyObject* const dtype = py::dtype::of<float>().release().ptr();
+// NumPy's own dtype object, borrowed.
+template <class T>
+PyObject* dtype_of() {
+  static PyObject* const dtype = py::dtype::of<T>().release().ptr();
   return dtype;
 }
 
-// An exact np.ndarray of NumPy's own float32 dtype object, C-contiguous and aligned: what a
-// Shortcut takes as it is.
-inline bool is_plain(PyObject* object) {
+// An exact np.ndarray of NumPy's own dtype object, C-contiguous and aligned: what a Shortcut takes
+// as it is.
+template <class T = float>
+bool is_plain(PyObject* object) {
   static PyTypeObject* const array = py::detail::npy_api::get().PyArray_Type_;
   constexpr int flags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   if (Py_TYPE(object) != array) return false;
   const auto* proxy = py::detail::array_proxy(object);
-  return proxy->descr == float32() && (proxy->flags & flags) == flags;
+  return proxy->descr == dtype_of<T>() && (proxy->flags & flags) == flags;
 }
 
 // TypeError for another dtype.
@@ -66,6 +68,27 @@ py::array_t<float> new_array(std::initializer_list<std::size_t> sizes);
 // In floats.
 inline std::ptrdiff_t stride(const py::array& a, py::ssize_t axis) {
   return a.strides(axis) / static_cast<std::ptrdiff_t>(sizeof(float));
+}
+
+// Whether their elements may share memory.
+bool overlap(const py::array& x, const py::array& y);
+
+// The user's `out`, if it fits and can be written to while x is read, or else ValueError; without
+// one a new array. fits(array): whether it has the shape of what make() makes.
+template <class Fits, class Make>
+py::array_t<float> output(const std::optional<py::array>& out, const py::array& x, Fits fits,
+                          Make make) {
+  if (!out) return make();
+  const auto refuse = [](const std::string& why) { throw py::value_error("out: " + why); };
+  if (!fits(*out)) refuse("expected " + shape_text(make()) + ", got " + shape_text(*out));
+  if (!is_plain(out->ptr()) && !py::isinstance<py::array_t<float>>(*out))
+    refuse("expected float32, got " + py::str(out->dtype()).cast<std::string>());
+  if (!(out->flags() & py::array::c_style) ||
+      !(out->flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+    refuse("expected an aligned C-contiguous array");
+  if (!out->writeable()) refuse("expected a writable array, got a read-only one");
+  if (overlap(*out, x)) refuse("overlaps the input");
+  return py::reinterpret_borrow<py::array_t<float>>(*out);
 }
 
 // A batch of sequences in the user's layout: (T, B, width), (B, T, width) or (T, width).

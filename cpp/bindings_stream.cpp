@@ -38,39 +38,6 @@ std::unique_ptr<Stream> make_stream(const Model& model, std::size_t batch_size,
                                   h_0 ? contiguous(*h_0, "h_0") : nullptr);
 }
 
-// The bytes [first, second) that an array's elements lie in.
-std::pair<const char*, const char*> extent(const py::array& a) {
-  const char* low = static_cast<const char*>(a.data());
-  const char* high = low + a.itemsize();
-  for (py::ssize_t i = 0; i < a.ndim(); ++i) {
-    if (a.shape(i) == 0) return {low, low};
-    (a.strides(i) < 0 ? low : high) += (a.shape(i) - 1) * a.strides(i);
-  }
-  return {low, high};
-}
-
-bool overlap(const py::array& x, const py::array& y) {
-  const auto a = extent(x), b = extent(y);
-  return a.first < b.second && b.first < a.second;
-}
-
-// The user's `out`, checked, or a new array. text: the shape expected, for the message.
-template <class Fits, class Make>
-py::array_t<float> output(const std::optional<py::array>& out, const py::array& x, Fits fits,
-                          Make make) {
-  if (!out) return make();
-  const auto refuse = [](const std::string& why) { throw py::value_error("out: " + why); };
-  if (!fits(*out)) refuse("expected " + shape_text(make()) + ", got " + shape_text(*out));
-  if (!is_plain(out->ptr()) && !py::isinstance<py::array_t<float>>(*out))
-    refuse("expected float32, got " + py::str(out->dtype()).cast<std::string>());
-  if (!(out->flags() & py::array::c_style) ||
-      !(out->flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
-    refuse("expected an aligned C-contiguous array");
-  if (!out->writeable()) refuse("expected a writable array, got a read-only one");
-  if (overlap(*out, x)) refuse("overlaps the input");
-  return py::reinterpret_borrow<py::array_t<float>>(*out);
-}
-
 py::array_t<float> advance(Stream& stream, const Sequences& s, SequenceView<const float> from,
                            SequenceView<float> to, py::array_t<float> y, std::size_t num_threads) {
   const double microseconds = estimate_microseconds(stream.model().sizes, s.T, s.B);

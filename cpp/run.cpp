@@ -288,7 +288,9 @@ class RowBlock {
   // Of the share's units, in h_0 and h_n.
   std::size_t state_offset(std::size_t layer, std::size_t direction, std::size_t row) const {
     const std::size_t l = (layer - call_.first_layer) * sizes_.num_directions + direction;
-    return (l * call_.B + order_[row]) * sizes_.hidden_size + share_.units.begin;
+    const std::size_t b = order_[row];
+    const std::size_t at = call_.slots ? l * call_.state_rows + call_.slots[b] : l * call_.B + b;
+    return at * sizes_.hidden_size + share_.units.begin;
   }
 
   void load_state(std::size_t layer, std::size_t direction) const {

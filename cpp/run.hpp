@@ -27,6 +27,10 @@ struct Call {
   const float* h_0 = nullptr;             // [layers run * D, B, H] or null: zeros
   float* h_n = nullptr;                   // [layers run * D, B, H]; may be h_0 itself
   const std::int64_t* lengths = nullptr;  // [B], 0 <= length <= T, or null: T
+  // Row b's states are row slots[b] of h_0 and h_n, which have state_rows rows a layer instead of
+  // B; no slot twice. Null: row b itself.
+  const std::uint32_t* slots = nullptr;
+  std::size_t state_rows = 0;
   std::size_t max_threads = 1;
   // The layers to run: all, or one of them for a trace.
   std::size_t first_layer = 0;

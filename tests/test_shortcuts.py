@@ -1,4 +1,4 @@
-"""Plain calls of `GRU.__call__` and `Stream.step` run in C, without a line of Python.
+"""Plain calls of `GRU.__call__`, `Stream.step` and `Pool.step` run in C, without a line of Python.
 
 Note [Shortcut] in cpp/bindings_shortcut.hpp. What must hold: plain calls are taken, all others
 reach the Python function, nobody can tell the two apart by results or errors, and to whoever looks
@@ -92,6 +92,23 @@ def test_plain_steps_run_no_python(batch: int) -> None:
         assert python_functions(lambda: stream.step(x[0])) == []
         assert python_functions(lambda: stream.step(x[0], out=row)) == []
     assert "step" in python_functions(lambda: stream.step(x.tolist()))
+
+
+def test_plain_pool_steps_run_no_python() -> None:
+    pool = network().pool(5)
+    ids = np.array([pool.open() for _ in range(3)])
+    x, out = inputs(3, I), np.empty((3, H), np.float32)
+    assert python_functions(lambda: pool.step(ids, x)) == []
+    assert python_functions(lambda: pool.step(ids, x, out=out)) == []
+    for odd in (ids.tolist(), ids.astype(np.int32), np.repeat(ids, 2)[::2]):
+        assert "step" in python_functions(lambda odd=odd: pool.step(odd, x))
+    assert "step" in python_functions(lambda: pool.step(ids, x.tolist()))
+    twin = network().pool(5)
+    again = np.array([twin.open() for _ in range(3)])
+    for _ in range(6):
+        expected = twin.step(again, x)
+    assert same_bits(twin.step(again, x), pool.step(ids, x))
+    assert not same_bits(expected, out)
 
 
 def test_plain_calls_run_no_python() -> None:
@@ -199,6 +216,8 @@ def test_objects_that_are_no_streams_do_not_crash() -> None:
         if not isinstance(wrong, type(network().stream()._core)):
             with pytest.raises(AttributeError):
                 fastgru.Stream.step(Pretender(), x)  # type: ignore[arg-type]
+        with pytest.raises(AttributeError):
+            fastgru.Pool.step(Pretender(), np.zeros(1, np.int64), x[None])  # type: ignore[arg-type]
         if not isinstance(wrong, type(network()._model)):
             with pytest.raises(AttributeError):
                 fastgru.GRU.__call__(Pretender(), x[None])  # type: ignore[call-overload]
@@ -208,6 +227,7 @@ def test_they_look_like_functions() -> None:
     """Signature, documentation and names; bound methods; subclasses and functools work."""
     for method, names in (
         (fastgru.Stream.step, ["self", "x_t", "out"]),
+        (fastgru.Pool.step, ["self", "ids", "x", "out"]),
         (fastgru.GRU.__call__, ["self", "x", "h_0", "lengths"]),
     ):
         signature = inspect.signature(method)

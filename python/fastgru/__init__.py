@@ -17,10 +17,11 @@ from __future__ import annotations
 from fastgru import _startup as _startup  # first: it decides how the extension is loaded
 from fastgru._core import __version__
 from fastgru.comparison import Comparison, Difference, compare
-from fastgru.errors import FormatError, ShapeError
+from fastgru.errors import FormatError, PoolFullError, ShapeError
 from fastgru.formats import load
 from fastgru.gru import GRU
 from fastgru.machine import cpu_info, get_num_threads, set_num_threads
+from fastgru.pool import Pool
 from fastgru.stream import Stream
 from fastgru.trace import Trace
 
@@ -29,6 +30,8 @@ __all__ = [
     "Comparison",
     "Difference",
     "FormatError",
+    "Pool",
+    "PoolFullError",
     "ShapeError",
     "Stream",
     "Trace",

@@ -88,10 +88,36 @@ class Stream:
     @property
     def batch_size(self) -> int: ...
 
+@final
+class Pool:
+    """States of up to `capacity` sessions of a unidirectional Model; one call at a time.
+
+    KeyError for an id that is not an open session's.
+    """
+
+    def __init__(self, model: Model, capacity: int) -> None: ...
+    def open(self, h_0: Float32Array | None) -> int: ...  # h_0 (L, H) or None (zeros)
+    def close(self, session: int) -> None: ...
+    def get_state(self, session: int) -> Float32Array: ...  # a copy, (L, H)
+    def set_state(self, session: int, state: Float32Array) -> None: ...
+    # ids (n,), x (n, I) -> (n, H). `out`: as in fastgru.Pool.step
+    def step(
+        self, ids: Int64Array, x: Float32Array, out: Float32Array | None, num_threads: int
+    ) -> Float32Array: ...
+    def ids(self) -> Int64Array: ...  # of the open sessions
+    def snapshot(self) -> tuple[int, Int64Array, Float32Array]: ...  # restore()'s arguments
+    # ids (n,), states (n, L, H); ValueError where they cannot be this pool's, which keeps its own
+    def restore(self, next_serial: int, ids: Int64Array, states: Float32Array) -> None: ...
+    def shutdown(self) -> None: ...  # every other call is a RuntimeError from here on
+    def __len__(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+
 # Decorators for Python methods, which take plain calls in C: see Note [Shortcut] in
 # cpp/bindings_shortcut.hpp.
 def shortcut_call(function: Function) -> Function: ...  # fastgru.GRU.__call__
 def shortcut_step(function: Function) -> Function: ...  # fastgru.Stream.step
+def shortcut_pool_step(function: Function) -> Function: ...  # fastgru.Pool.step
 def isa_levels() -> list[tuple[str, bool]]:
     """Names compiled into this build, best first, each with whether this CPU can run it."""
 

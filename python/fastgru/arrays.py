@@ -22,6 +22,7 @@ Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 
 FLOAT32 = np.dtype(np.float32)
+INT64 = np.dtype(np.int64)
 _FLOATING = "float32 (or float64, float16, bfloat16, longdouble)"
 
 
@@ -73,6 +74,8 @@ def as_int64(name: str, value: ArrayLike) -> Int64Array:
     >>> as_int64("lengths", [3, 1])
     array([3, 1])
     """
+    if type(value) is np.ndarray and value.dtype is INT64 and value.flags.carray:
+        return value
     array = _as_array(name, value)
     if array.size == 0 and isinstance(value, (list, tuple)):
         return np.zeros(array.shape, np.int64)  # NumPy takes an empty list for float64

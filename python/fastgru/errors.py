@@ -5,7 +5,7 @@ Refuses to import anything: the extension needs this module while the package is
 
 from __future__ import annotations
 
-__all__ = ["FormatError", "ShapeError"]
+__all__ = ["FormatError", "PoolFullError", "ShapeError"]
 
 
 class FormatError(ValueError):
@@ -29,4 +29,19 @@ class ShapeError(ValueError):
     >>> import fastgru
     >>> issubclass(fastgru.ShapeError, ValueError)
     True
+    """
+
+
+class PoolFullError(RuntimeError):
+    """As many sessions of a pool are open as its capacity allows.
+
+    >>> import numpy as np, fastgru
+    >>> pool = fastgru.GRU.from_state_dict({"weight_ih_l0": np.ones((6, 3), np.float32),
+    ...                                     "weight_hh_l0": np.ones((6, 2), np.float32)}).pool(1)
+    >>> _ = pool.open()
+    >>> try:
+    ...     pool.open()
+    ... except fastgru.PoolFullError as error:
+    ...     print(error)
+    all 1 sessions of this pool are open
     """

@@ -19,6 +19,7 @@ from fastgru.arrays import Float32Array, as_float32, as_int64, as_state, byte_te
 from fastgru.convert import parts_of_torch_module, tensors_from_d2l
 from fastgru.options import check_options, positive
 from fastgru.packed import Packed, is_packed, run_packed
+from fastgru.pool import Pool
 from fastgru.precision import reduce_spec, weight_names
 from fastgru.spec import ModelSpec, spec_from_tensors
 from fastgru.stream import Stream
@@ -245,6 +246,13 @@ class GRU:
         `fastgru.Stream` has an example.
         """
         return Stream(self, batch_size, h_0)
+
+    def pool(self, capacity: int) -> Pool:
+        """A Pool: states of up to `capacity` live sequences, any of which advance together.
+
+        Raises ValueError for a bidirectional model. `fastgru.Pool` has an example.
+        """
+        return Pool(self, capacity)
 
     def trace(self, x: ArrayLike, h_0: ArrayLike | None = None) -> Trace:
         """What every gate did: `.reset .update .candidate .hidden`, each (L*D, T, B, H), float32.

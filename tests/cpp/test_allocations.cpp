@@ -10,6 +10,7 @@
 
 #include "dispatch.hpp"
 #include "pack.hpp"
+#include "pool.hpp"
 #include "run.hpp"
 #include "stream.hpp"
 
@@ -119,6 +120,17 @@ void test_model(const ModelSizes& s, const KernelTable* kernels) {
       Stream stream(packed, shape.B, nullptr);
       check_repeats([&] { stream.advance(shape.T, from, to, threads); },
                     "stream " + describe(s, shape, threads));
+      if (shape.T != 1) continue;
+      Pool pool(packed, 2 * shape.B);
+      std::vector<SessionId> ids(shape.B);
+      for (SessionId& id : ids) id = pool.open(nullptr);
+      check_repeats(
+          [&] {
+            pool.step(ids.data(), shape.B, from, to, threads);
+            pool.close(ids.front());
+            ids.front() = pool.open(nullptr);
+          },
+          "pool " + describe(s, shape, threads));
     }
   }
 }

@@ -17,6 +17,7 @@
 #include "pack.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
+#include "pool.hpp"
 #include "rhythm.hpp"
 #include "run.hpp"
 #include "stream.hpp"
@@ -338,6 +339,47 @@ void test_padding(const ModelSizes& sizes) {
         "padding and missing biases are zeros");
 }
 
+// Sessions in a pool's slab, in any order and by any plan, are rows of a batch.
+void test_pool(const ModelSizes& sizes, std::size_t B) {
+  const TestModel model(sizes);
+  const Case c = random_case(sizes, 1, B, false);
+  const std::size_t H = sizes.hidden_size, L = sizes.num_layers, capacity = 2 * B + 1;
+  for (const KernelTable* kernels : runnable()) {
+    const auto packed = std::make_shared<const PackedModel>(pack(model.spec, kernels));
+    const Result expected = engine(*packed, c, nullptr, false);
+    const std::string name = describe(sizes, c, kernels->name);
+    std::vector<std::uint32_t> slots(capacity);
+    for (std::size_t i = 0; i < capacity; ++i) slots[i] = static_cast<std::uint32_t>(i);
+    std::shuffle(slots.begin(), slots.end(), generator);
+    const Floats slab = random_floats(L * capacity * H, 1);
+    for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{1, 1, 2}}) {
+      if (grid.rows > B || grid.units > sizes.panels()) continue;
+      if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
+      Floats states = slab, y(B * H);
+      for (std::size_t l = 0; l < L; ++l)
+        for (std::size_t b = 0; b < B; ++b)
+          std::copy_n(&c.h_0[(l * B + b) * H], H, &states[(l * capacity + slots[b]) * H]);
+      Floats after = states;
+      for (std::size_t l = 0; l < L; ++l)
+        for (std::size_t b = 0; b < B; ++b)
+          std::copy_n(&expected.h_n[(l * B + b) * H], H, &after[(l * capacity + slots[b]) * H]);
+      Call call;
+      call.T = 1;
+      call.B = B;
+      call.x = {c.x.data(), 0, static_cast<std::ptrdiff_t>(sizes.input_size)};
+      call.y = {y.data(), 0, static_cast<std::ptrdiff_t>(H)};
+      call.h_0 = call.h_n = states.data();
+      call.slots = slots.data();
+      call.state_rows = capacity;
+      call.end_layer = L;
+      run(*packed, call,
+          make_plan(sizes, machine_with(kernels->lanes), {1, B}, grid, RowsInLanes::never));
+      check(same_bits(y, expected.y), name + ": outputs of a pool");
+      check(same_bits(states, after), name + ": states of a pool, and nobody else's");
+    }
+  }
+}
+
 // Cutting time into steps changes no bit; a copy goes its own way; reset returns to h_0.
 // ---- reduced precision ----
 
@@ -637,6 +679,7 @@ int main() {
       test_padding(s);
       s.num_directions = 1;
       test_stream(s, 5, H % 4 + 1);
+      for (const std::size_t B : {1, 3, 11}) test_pool(s, B);
     }
     s = {300, 270, 1, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
     test_model(s, 4, 19, true);  // sums longer than one chain; more rows than a tile

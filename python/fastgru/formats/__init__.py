@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import stat
 from typing import BinaryIO
 
 from fastgru.errors import FormatError
+from fastgru.formats.regular import open_regular
 from fastgru.gru import GRU
 from fastgru.options import check_options, positive
 from fastgru.precision import reduce_spec
@@ -69,16 +69,10 @@ def load(
         positive("num_threads", num_threads)
     name = os.fspath(path)  # before open, which would take 0 for standard input
     try:
-        with _open_regular(name) as file:
+        with open_regular(name) as file:
             return _read(file, prefix, wanted, num_threads, isa)
     except FormatError as error:
         raise FormatError(f"{os.fsdecode(name)}: {error}") from error.__cause__
-
-
-def _open_regular(name: str) -> BinaryIO:
-    if not os.path.isdir(name) and not stat.S_ISREG(os.stat(name).st_mode):
-        raise FormatError("not a regular file")  # opening a pipe would wait, a device never end
-    return open(name, "rb")
 
 
 def _read(

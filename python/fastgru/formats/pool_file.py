@@ -1,0 +1,81 @@
+"""Snapshots of a pool: a safetensors file of the states, and the ids in its metadata.
+
+Refuses whatever is damaged or does not fit the pool: one FormatError, and the pool is as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from fastgru.arrays import Float32Array, Int64Array, shape_text
+from fastgru.errors import FormatError
+from fastgru.formats import safetensors_file
+from fastgru.formats.atomic import write_atomically
+from fastgru.formats.regular import open_regular
+from fastgru.formats.strict_json import parse_object
+
+KEY = "fastgru_pool"
+VERSION = 1
+_FIELDS = ("format_version", "next_serial", "ids")
+
+
+def write(
+    path: str | os.PathLike[str], next_serial: int, ids: Int64Array, states: Float32Array
+) -> None:
+    """Writes a snapshot to `path`, atomically. ids: (n,), states: (n, L, H)."""
+    description = {"format_version": VERSION, "next_serial": next_serial, "ids": ids.tolist()}
+    data = safetensors_file.serialize({"states": states}, {KEY: json.dumps(description)})
+    write_atomically(path, data)
+
+
+def read(
+    path: str | os.PathLike[str],
+    state_shape: tuple[int, int],
+    restore: Callable[[int, Int64Array, Float32Array], None],
+) -> None:
+    """Calls restore(next_serial, ids, states) with a snapshot's; state_shape: (L, H)."""
+    name = os.fspath(path)
+    try:
+        _read(name, state_shape, restore)
+    except FormatError as error:
+        raise FormatError(f"{os.fsdecode(name)}: {error}") from error.__cause__
+
+
+def _read(
+    name: str,
+    state_shape: tuple[int, int],
+    restore: Callable[[int, Int64Array, Float32Array], None],
+) -> None:
+    with open_regular(name) as file:
+        head = file.read(9)
+        if head[8:] != b"{":
+            raise FormatError("expected a snapshot of a pool")
+        tensors, metadata = safetensors_file.read(file)
+    if KEY not in metadata:
+        raise FormatError("expected a snapshot of a pool, got another safetensors file")
+    description = parse_object(metadata[KEY], "the description of the pool")
+    version = description.get("format_version")
+    if type(version) is not int or version != VERSION:
+        raise FormatError(
+            f"format_version: this fastgru knows {VERSION}, the file has {version!r}; "
+            "a newer fastgru may read it (pip install --upgrade fastgru)"
+        )
+    if set(description) != set(_FIELDS):
+        raise FormatError(f"expected the fields {', '.join(_FIELDS)}, got {list(description)}")
+    next_serial, ids = description["next_serial"], description["ids"]
+    numbers = [next_serial, *ids] if isinstance(ids, list) else [None]
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise FormatError("next_serial and ids: expected integers of 63 bits")
+    states = tensors.get("states")
+    shape = (len(ids), *state_shape)
+    if states is None or (states.dtype, states.shape) != ("F32", shape):
+        got = "nothing" if states is None else f"{states.dtype} {shape_text(states.shape)}"
+        raise FormatError(f"states: expected F32 {shape_text(shape)}, got {got}")
+    try:
+        restore(next_serial, np.array(ids, np.int64), states.read())
+    except ValueError as error:
+        raise FormatError(str(error)) from error
