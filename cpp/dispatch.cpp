@@ -35,21 +35,21 @@ struct Extra {
   const char* level;
   Precision precision;
   bool (*supported)();
+  bool (*preferred)();  // where they are supported
   const ReducedKernels* (*kernels)();
 };
 constexpr Extra kExtras[] = {
 #if defined(FASTGRU_HAVE_avx512_bf16)
     // Intel's vdpbf16ps is slow (Emerald Rapids: one in two cycles, which start four FMAs), so that
     // widening weights for FMAs is 1.2 times as fast for one row and 1.6 times in batches.
-    {"avx512", Precision::bfloat16,
-     [] { return __builtin_cpu_supports("avx512bf16") && !__builtin_cpu_is("intel"); },
-     avx512_bf16_kernels},
+    {"avx512", Precision::bfloat16, [] { return __builtin_cpu_supports("avx512bf16") != 0; },
+     [] { return !__builtin_cpu_is("intel"); }, avx512_bf16_kernels},
 #endif
 #if defined(FASTGRU_HAVE_avx512_vnni)
     {"avx512", Precision::int8, [] { return __builtin_cpu_supports("avx512vnni") != 0; },
-     avx512_vnni_kernels},
+     [] { return true; }, avx512_vnni_kernels},
 #endif
-    {nullptr, Precision::float32, nullptr,
+    {nullptr, Precision::float32, nullptr, nullptr,
      nullptr}};  // the list's end, which some builds reach at once
 
 std::string names(bool supported_only) {
@@ -88,13 +88,21 @@ const KernelTable* choose_kernels(const std::string& name) {
   throw std::logic_error("the portable kernels run everywhere");
 }
 
-const ReducedKernels* choose_reduced(const KernelTable& kernels, Precision precision) {
-  if (precision == Precision::float32) return nullptr;
+std::vector<const ReducedKernels*> runnable_reduced(const KernelTable& kernels,
+                                                    Precision precision) {
+  if (precision == Precision::float32) return {};
+  std::vector<const ReducedKernels*> found = {precision == Precision::bfloat16 ? &kernels.bfloat16
+                                                                               : &kernels.int8};
   for (const Extra* extra = kExtras; extra->level; ++extra)
     if (std::string(kernels.name) == extra->level && precision == extra->precision &&
         extra->supported())
-      return extra->kernels();
-  return precision == Precision::bfloat16 ? &kernels.bfloat16 : &kernels.int8;
+      found.insert(extra->preferred() ? found.begin() : found.end(), extra->kernels());
+  return found;
+}
+
+const ReducedKernels* choose_reduced(const KernelTable& kernels, Precision precision) {
+  const auto runnable = runnable_reduced(kernels, precision);
+  return runnable.empty() ? nullptr : runnable.front();
 }
 
 }  // namespace fastgru

@@ -21,7 +21,11 @@ std::vector<IsaLevel> isa_levels();
 // Throws std::invalid_argument for an unknown or unsupported name.
 const KernelTable* choose_kernels(const std::string& name);
 
-// The best that this CPU has for layers in `precision` that run on `kernels`; null for float32.
+// What this CPU has for layers in `precision` that run on `kernels`, best first; none for float32.
+// All of them read the same packed weights.
+std::vector<const ReducedKernels*> runnable_reduced(const KernelTable& kernels,
+                                                    Precision precision);
+// The best of them; null for float32.
 const ReducedKernels* choose_reduced(const KernelTable& kernels, Precision precision);
 
 }  // namespace fastgru

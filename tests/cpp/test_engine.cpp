@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dispatch.hpp"
+#include "kernels/tiling.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
@@ -438,32 +439,53 @@ struct ReducedModel {
   }
 };
 
-// Near the same weights in float64, the same bits whatever the plan and the batch, and in int8 the
-// same on AVX2 and AVX-512.
+// Near the same weights in float64, and the same bits whatever the plan and the batch.
+Result check_reduced(const PackedModel& packed, const Case& c, const Result& expected,
+                     const std::string& name) {
+  const ModelSizes& sizes = packed.sizes;
+  const std::size_t T = c.T, B = c.B;
+  const Result got = engine(packed, c, nullptr);
+  float error = 0;
+  for (std::size_t i = 0; i < got.y.size(); ++i)
+    error = std::max(error, std::abs(got.y[i] - expected.y[i]));
+  check(error <= 0.02f, name + ": error " + std::to_string(error));
+  const Machine machine = machine_with(packed.kernels->lanes);
+  for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}}) {
+    if (grid.rows > B || grid.directions > sizes.num_directions || grid.units > sizes.panels())
+      continue;
+    if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
+    for (const bool far : {false, true}) {
+      Plan plan = make_plan(sizes, machine, {T, B}, grid, RowsInLanes::never);
+      plan.far_input = plan.far_recurrent = far;
+      check(engine(packed, c, &plan) == got, name + ": same bits by plan");
+    }
+  }
+  check_rows_alone(packed, c, got, name);
+  return got;
+}
+
+// Every kernel that the CPU runs, also those that it does not prefer. In int8, and in bfloat16 by
+// FMAs, AVX2 and AVX-512 have the same bits.
 void test_reduced(const ModelSizes& sizes, Precision precision, std::size_t T, std::size_t B) {
   const ReducedModel reduced(sizes, precision);
   const Case c = random_case(sizes, T, B, true);
   const Result expected = reference(reduced.in_float32(), c);
   std::vector<std::pair<std::string, Result>> results;
   for (const KernelTable* kernels : runnable()) {
-    const PackedModel packed = pack(reduced.model.spec, kernels);
-    const std::string name = describe(sizes, c, packed.layers[0].reduced->name) +
-                             (precision == Precision::int8 ? " int8" : " bfloat16");
-    const Result got = engine(packed, c, nullptr);
-    float error = 0;
-    for (std::size_t i = 0; i < got.y.size(); ++i)
-      error = std::max(error, std::abs(got.y[i] - expected.y[i]));
-    check(error <= 0.02f, name + ": error " + std::to_string(error));
-    const Machine machine = machine_with(kernels->lanes);
-    for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}}) {
-      if (grid.rows > B || grid.directions > sizes.num_directions || grid.units > sizes.panels())
-        continue;
-      if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
-      const Plan plan = make_plan(sizes, machine, {T, B}, grid, RowsInLanes::never);
-      check(engine(packed, c, &plan) == got, name + ": same bits by plan");
+    PackedModel packed = pack(reduced.model.spec, kernels);
+    const auto choices = runnable_reduced(*kernels, precision);
+    check(packed.layers[0].reduced == choices.front(), "the best kernels are chosen");
+    for (const ReducedKernels* choice : choices) {
+      for (PackedLayer& layer : packed.layers) layer.reduced = choice;
+      const std::string name =
+          describe(sizes, c, choice->name) + (precision == Precision::int8 ? " int8" : " bfloat16");
+      const Result got = check_reduced(packed, c, expected, name);
+      const bool other_sums =
+          std::string(kernels->name) == "portable" || std::string(choice->name) == "avx512_bf16";
+      if (!other_sums) results.emplace_back(name, got);
     }
-    check_rows_alone(packed, c, got, name);
     for (std::size_t i = 0; i < packed.layers.size(); ++i) {
+      const std::string name = describe(sizes, c, kernels->name);
       Floats back[6];
       for (std::size_t t = 0; t < 4; ++t) back[t].resize(reduced.model.tensors[4 * i + t].size());
       back[4].resize(3 * sizes.hidden_size);
@@ -476,11 +498,9 @@ void test_reduced(const ModelSizes& sizes, Precision precision, std::size_t T, s
       for (std::size_t t = 0; precision == Precision::int8 && t < 2; ++t)
         check(back[4 + t] == reduced.scales[2 * i + t], name + ": scales");
     }
-    if (std::string(kernels->name) != "portable") results.emplace_back(name, got);
   }
   for (const auto& [name, result] : results)
-    if (precision == Precision::int8)
-      check(result == results.front().second, name + ": ISAs agree");
+    check(result == results.front().second, name + ": kernels agree");
 }
 
 // The sums of int8 are exact, at the largest weights and operands and where they differ in sign.
@@ -506,7 +526,6 @@ void test_exact_sums() {
       layer.bias_ih = none.data();
       layer.scale_ih = layer.scale_hh = scale.data();
       const PackedModel packed = pack(model.spec, kernels);
-      const ReducedKernels& reduced = *packed.layers[0].reduced;
       std::vector<char> rows(2 * operand_stride(K) + 64);
       float scales[1];
       void* at = rows.data();
@@ -521,27 +540,28 @@ void test_exact_sums() {
       }
       input[0] = 32512.0f;
       const ReducedMatrix matrix = packed.layers[0].input.from_panel(0);
-      for (const bool is_state : {true, false}) {
-        const Floats& values = is_state ? state : input;
-        (is_state ? reduced.prepare_state : reduced.prepare_input)(values.data(), K, operands, 0);
-        alignas(64) float sums[3 * kLanes];
-        for (std::size_t chunk = 0; chunk < kLanes / kernels->lanes; ++chunk) {
-          (is_state ? reduced.multiply_state : reduced.multiply_input)(
-              {matrix, packed.layers[0].input_bias, operands, 3, K, 256, 0, 1, chunk, 1, sums});
-          for (std::size_t g = 0; g < 3; ++g)
-            for (std::size_t lane = 0; lane < kernels->lanes; ++lane) {
-              const std::size_t row = g * kLanes + chunk * kernels->lanes + lane;
-              double exact = 0;
-              for (std::size_t k = 0; k < K; ++k)
-                exact += static_cast<double>(weights[row * K + k]) *
-                         std::round(static_cast<double>(values[k]) * (is_state ? 127 : 1));
-              const double got = static_cast<double>(sums[g * kernels->lanes + lane]) /
-                                 static_cast<double>(scales[0]);
-              check(std::abs(got - exact) <= 2e-7 * std::abs(exact) + (is_state ? 0.01 : 1.0),
-                    std::string(reduced.name) + ": sums of int8 are exact");
-            }
+      for (const ReducedKernels* choice : runnable_reduced(*kernels, Precision::int8))
+        for (const bool is_state : {true, false}) {
+          const Floats& values = is_state ? state : input;
+          (is_state ? choice->prepare_state : choice->prepare_input)(values.data(), K, operands, 0);
+          alignas(64) float sums[3 * kLanes];
+          for (std::size_t chunk = 0; chunk < kLanes / kernels->lanes; ++chunk) {
+            (is_state ? choice->multiply_state : choice->multiply_input)(
+                {matrix, packed.layers[0].input_bias, operands, 3, K, 256, 0, 1, chunk, 1, sums});
+            for (std::size_t g = 0; g < 3; ++g)
+              for (std::size_t lane = 0; lane < kernels->lanes; ++lane) {
+                const std::size_t row = g * kLanes + chunk * kernels->lanes + lane;
+                double exact = 0;
+                for (std::size_t k = 0; k < K; ++k)
+                  exact += static_cast<double>(weights[row * K + k]) *
+                           std::round(static_cast<double>(values[k]) * (is_state ? 127 : 1));
+                const double got = static_cast<double>(sums[g * kernels->lanes + lane]) /
+                                   static_cast<double>(scales[0]);
+                check(std::abs(got - exact) <= 2e-7 * std::abs(exact) + (is_state ? 0.01 : 1.0),
+                      std::string(choice->name) + ": sums of int8 are exact");
+              }
+          }
         }
-      }
     }
   }
 }
@@ -605,6 +625,40 @@ void test_activations() {
       check(std::isnan(y[0]) && std::isnan(y[kPanel - 1]), "NaN in gives NaN out");
     }
   }
+}
+
+// Far weights: where they begin follows the cache, and one step counts the input's as well.
+void test_far() {
+  ModelSizes s;
+  s.input_size = s.hidden_size = 256;  // 768 KiB a matrix, 1,536 KiB in all
+  s.num_layers = 1;
+  Machine machine = machine_with(8);
+  const auto far = [&](std::size_t T, std::size_t near_kib) {
+    machine.near = near_kib << 10;
+    const Plan plan = make_plan(s, machine, {T, 1});
+    return std::pair(plan.far_input, plan.far_recurrent);
+  };
+  check(far(100, 4096) == std::pair(false, false), "all weights near");
+  check(far(100, 2000) == std::pair(true, false), "input weights, read once a block, far");
+  check(far(100, 1000) == std::pair(true, true), "all weights far");
+  check(far(1, 2000) == std::pair(true, true), "one step reads both matrices once");
+  check(far(1, 4096) == std::pair(false, false), "one step, near");
+}
+
+// Even parts, larger ones first, without a gap.
+void test_cut() {
+  for (std::size_t n = 1; n < 40; ++n)
+    for (std::size_t most = 1; most < 9; ++most) {
+      const Cut cut(n, most);
+      std::size_t begin = 0;
+      bool right = cut.parts == (n + most - 1) / most;
+      for (std::size_t part = 0; part < cut.parts; ++part) {
+        right = right && cut.begin_of(part) == begin && cut.size_of(part) <= most &&
+                cut.size_of(part) + 1 >= cut.size_of(0) && cut.size_of(part) <= cut.size_of(0);
+        begin += cut.size_of(part);
+      }
+      check(right && begin == n, "parts of " + std::to_string(n));
+    }
 }
 
 template <class Error, class Work>
@@ -707,6 +761,17 @@ int main() {
       s = {24, 48, 2, 1, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
       test_reduced(s, precision, 12, 150);
     }
+  // Both orders of panels, with weights near and far (test_reduced tries both by itself).
+  for (const bool reset_after : {true, false})
+    for (const std::size_t T : {1, 2, 5}) {
+      s = {301, 270, 1, 1, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+      for (const std::size_t B : {1, 2, 3, 9}) test_model(s, T, B, false);
+      if (T == 1) continue;
+      for (const Precision precision : {Precision::bfloat16, Precision::int8})
+        for (const std::size_t B : {1, 9}) test_reduced(s, precision, T, B);
+    }
+  test_far();
+  test_cut();
   test_exact_sums();
   test_activations();
   test_errors();
