@@ -72,11 +72,12 @@ std::size_t l3_bytes(std::size_t otherwise) {
 #endif
 
 // Whether L3 is a mesh over all cores of a server, as slow for one of them as memory is (28 GB/s on
-// Emerald Rapids, where L2 gives 128): Intel's processors with a large L2. AMD's L3 belongs to a
-// few cores.
+// Emerald Rapids, where L2 gives 128): Intel's with AVX-512 and a large L2, but for the one laptop
+// among them. AMD's L3 belongs to a few cores.
 bool l3_is_mesh(std::size_t l2) {
 #if defined(__x86_64__)
-  return __builtin_cpu_is("intel") && l2 >= (std::size_t{1} << 20);
+  return __builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f") &&
+         !__builtin_cpu_is("tigerlake") && l2 >= (std::size_t{1} << 20);
 #else
   (void)l2;
   return false;
@@ -84,10 +85,12 @@ bool l3_is_mesh(std::size_t l2) {
 }
 
 // GB/s at which one core reads `bytes` again and again: from L1 a vector a cycle; 74 to 88 from
-// L2 and 57 from L3 on Zen 1, 105 and 88 on Zen 4.
+// L2 and 57 from L3 on Zen 1, 105 and 88 on Zen 4; from far away 28 on Emerald Rapids (L3), 10 to
+// 20 from memory.
 double read_gigabytes(const Machine& machine, double bytes) {
   if (bytes <= static_cast<double>(machine.l1)) return 2 * machine.gflops;
-  return bytes <= static_cast<double>(machine.l2) ? 85 : 60;
+  if (bytes <= static_cast<double>(machine.l2)) return 85;
+  return bytes <= static_cast<double>(machine.near) ? 60 : 28;
 }
 
 // Rough microseconds of one thread that runs `directions` directions of the whole stack for `rows`

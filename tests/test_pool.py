@@ -229,7 +229,7 @@ def test_open_and_states_refuse() -> None:
             call(2**64)
         for no_id in ("7", 1.0, None, True):
             with pytest.raises(TypeError, match="session: expected an id"):
-                call(no_id)
+                call(no_id)  # type: ignore[arg-type]  # on purpose
     assert session in pool
     assert "7" not in pool
 
@@ -243,7 +243,7 @@ def test_capacity() -> None:
     ):
         with pytest.raises(error, match="capacity"):
             network().pool(bad)  # type: ignore[arg-type]  # on purpose
-    assert network().pool(np.int64(3)).capacity == 3
+    assert network().pool(np.int64(3)).capacity == 3  # type: ignore[arg-type]  # as an index
     bidirectional = make_gru(random_weights(np.random.default_rng(0), I, H, 1, True))
     with pytest.raises(ValueError, match="reverse direction"):
         bidirectional.pool(3)

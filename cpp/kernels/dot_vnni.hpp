@@ -24,6 +24,7 @@ struct VnniDot {
   static FASTGRU_INLINE Sum add(Sum sum, Weights w, Input x) {
     return _mm512_dpbusd_epi32(sum, x, w);
   }
+  // GCC would keep sums on the stack (1.4 times as long for one row, Emerald Rapids).
   static FASTGRU_INLINE void pin(Sum& x) { __asm__("" : "+v"(x)); }
   static FASTGRU_INLINE Vec to_floats(Sum sum) { return {_mm512_cvtepi32_ps(sum)}; }
 };

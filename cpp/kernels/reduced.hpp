@@ -123,7 +123,8 @@ FASTGRU_INLINE float largest(const float* row, size_t n) {
 // NaN for an infinity, else x.
 FASTGRU_INLINE float finite(float x) { return x + (x - x); }
 
-// Four terms of a unit at once, for add_term(). D: how an ISA multiplies them, see vec_*.hpp.
+// Four terms of a unit at once, for add_term(). D: how an ISA multiplies them, see vec_*.hpp; its
+// pin() is for sums and weights, which have one type.
 template <class D>
 struct DotSum {
   typename D::Sum v;

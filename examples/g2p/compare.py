@@ -7,6 +7,8 @@ meets all of them. What is timed is words in, phonemes out.
 from __future__ import annotations
 
 import argparse
+import copy
+import importlib.util
 import random
 import re
 import statistics
@@ -50,8 +52,20 @@ def read_words(path: Path, limit: int, seed: int) -> list[str]:
     return random.Random(seed).sample(words, min(limit, len(words)))
 
 
+def rounded_weights(model: G2p) -> G2p:
+    """The same network in float32, with the weights that int8 makes of it."""
+    other = copy.copy(model)
+    for name in ("encoder", "decoder"):
+        reduced = getattr(model, name).to("int8")
+        setattr(other, name, fastgru.GRU.from_state_dict(reduced.tensors()))
+    return other
+
+
 def contenders(batch_size: int) -> list[Contender]:
-    """The package first, then fastgru in each precision, one word at a time and in batches."""
+    """The package first, then fastgru in each precision, one word at a time and in batches.
+
+    After them what int8 can be compared with: its weights alone, and PyTorch's if it is installed.
+    """
     folder = package_folder()
     package = load_reference(folder)
 
@@ -64,7 +78,13 @@ def contenders(batch_size: int) -> list[Contender]:
             folder / "checkpoint20.npz", package.graphemes, package.phonemes, precision=precision
         )
         entries += [Contender(precision, size, model.predict) for size in (1, batch_size)]
-    return entries
+        if precision == "float32":
+            others = [("int8 weights, the rest float32", rounded_weights(model))]
+            if importlib.util.find_spec("torch"):
+                from torch_int8 import in_torch_int8  # noqa: PLC0415
+
+                others.append(("PyTorch's dynamic int8", in_torch_int8(model)))
+    return entries + [Contender(name, batch_size, other.predict) for name, other in others]
 
 
 def differing(entry: Contender, package: Contender) -> list[str]:
