@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import compare, errors, full, plots, report, roofline, run
+from benchmarks import compare, errors, full, plots, report, roofline, run, sessions
 
 COMMANDS = {
     "run": run.main,
@@ -12,6 +12,7 @@ COMMANDS = {
     "probe": roofline.main,
     "compare": compare.main,
     "errors": errors.main,
+    "sessions": sessions.main,
     "report": report.main,
     "plot": plots.main,
 }
