@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -268,6 +269,17 @@ void raise(const char* name, const std::exception& e) {
   PyErr_SetString(type.ptr(), e.what());
 }
 
+// Each precision's, of a new model.
+std::map<std::string, std::string> default_kernels() {
+  const KernelTable& level = *choose_kernels("");
+  std::map<std::string, std::string> names;
+  for (const auto& [name, precision] : kPrecisions) {
+    const ReducedKernels* reduced = choose_reduced(level, precision);
+    names[name] = reduced ? reduced->name : level.name;
+  }
+  return names;
+}
+
 std::size_t checked_threads(py::ssize_t n) {
   if (n < 1) throw py::value_error("num_threads: expected at least 1, got " + std::to_string(n));
   return static_cast<std::size_t>(n);
@@ -314,6 +326,7 @@ PYBIND11_MODULE(_core, m) {
     return levels;
   });
   m.def("default_isa", [] { return choose_kernels("")->name; });
+  m.def("default_kernels", &default_kernels);
   m.def("apply_activation", &apply_activation, py::arg("name"), py::arg("x"), py::arg("isa"));
   m.def(
       "set_num_threads", [](py::ssize_t n) { set_default_num_threads(checked_threads(n)); },

@@ -326,13 +326,18 @@ def test_cpu_info_tells_what_holds() -> None:
     info = fastgru.cpu_info()
     assert info.isa_levels["portable"]
     assert info.isa == make_gru(weights()).isa
+    assert info.kernels == {
+        precision: make_gru(weights(), precision=precision)._model.kernels[0]
+        for precision in ("float32", "bfloat16", "int8")
+    }
+    assert f"int8 {info.kernels['int8']}" in str(info)
     assert info.num_threads == fastgru.get_num_threads()
     assert info.cores_affinity == len(os.sched_getaffinity(0))
     assert all(size >= 1024 for size in info.caches.values())
     assert info.openmp_runtime in ("libgomp", "libomp", "none")
     for value in (info.isa, info.openmp_runtime, info.wait_policy, info.cpu):
         assert value is None or value in str(info)
-    assert len(str(info).splitlines()) == 9
+    assert len(str(info).splitlines()) == 10
 
 
 def test_cpu_info_survives_a_wrong_isa() -> None:

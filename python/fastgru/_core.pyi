@@ -124,6 +124,9 @@ def isa_levels() -> list[tuple[str, bool]]:
 def default_isa() -> str:
     """What a new model would get: FASTGRU_ISA or the best. ValueError as Model."""
 
+def default_kernels() -> dict[str, str]:
+    """Each precision's, of a new model; those of one ISA level, or with more instructions."""
+
 # Test hook: "sigmoid" | "tanh" | "hard_sigmoid" | "hard_sigmoid_02" | "relu" of a 1-D array with
 # the code that the kernels of `isa` use.
 def apply_activation(name: str, x: Float32Array, isa: str) -> Float32Array: ...

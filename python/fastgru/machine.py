@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fastgru import _core, _startup
 from fastgru.arrays import byte_text
 from fastgru.options import positive
+from fastgru.precision import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class CpuInfo:
     """ISA levels compiled into this build, best first, and whether this CPU runs each."""
     isa: str | None
     """What a new model gets; None if FASTGRU_ISA names what is unknown or cannot run here."""
+    kernels: dict[str, str]
+    """What its layers run on, by precision: the level, or one with more instructions."""
     cores_affinity: int
     """Cores that this process may run on."""
     cores_quota: float | None
@@ -51,6 +54,7 @@ class CpuInfo:
             "CPU": self.cpu or "unknown",
             "ISA levels": ", ".join(levels),
             "ISA chosen": self.isa or "none: FASTGRU_ISA names what cannot run here",
+            "kernels": ", ".join(f"{p} {name}" for p, name in self.kernels.items()) or "none",
             "cores": f"{self.cores_affinity} by affinity, {quota} cgroup quota",
             "threads": f"{self.num_threads} by default",
             "caches": ", ".join(caches) or "unknown",
@@ -70,13 +74,14 @@ def cpu_info() -> CpuInfo:
     True
     """
     try:
-        isa = _core.default_isa()
+        isa, kernels = _core.default_isa(), _core.default_kernels()
     except ValueError:
-        isa = None
+        isa, kernels = None, {}
     return CpuInfo(
         cpu=_first_match(r"(?m)^(?:model name|Hardware)\s*:\s*(.+)$", "/proc/cpuinfo"),
         isa_levels=dict(_core.isa_levels()),
         isa=isa,
+        kernels={precision: kernels[precision] for precision in PRECISIONS if kernels},
         cores_affinity=_affinity(),
         cores_quota=_startup.quota_cores,
         num_threads=_core.get_num_threads(),
