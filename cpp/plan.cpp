@@ -226,8 +226,12 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   const bool units_only = rows_in_lanes == RowsInLanes::never;
   const std::size_t width = 2 * machine.lanes;
   if (!units_only) most = std::max(width, most / width * width);
-  plan.row_block = even_blocks(divided_up(shape.B, grid.rows), most);
-  if (!units_only) plan.row_block = round_up(plan.row_block, width);
+  const std::size_t rows = divided_up(shape.B, grid.rows);
+  plan.row_block = even_blocks(rows, most);
+  if (!units_only)
+    plan.row_block = round_up(plan.row_block, width);
+  else if (plan.row_block < rows)  // full tiles, and a smaller last block
+    plan.row_block = round_up(plan.row_block, kMinRowBlock);
   // More rows than a tile or two would read both matrices' panels by turns, again and again.
   plan.fused = shape.T == 1 && units_only && plan.row_block <= kMinRowBlock;
   const std::size_t longest =
