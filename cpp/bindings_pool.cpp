@@ -133,22 +133,44 @@ py::array_t<SessionId> session_ids(Pool& pool) {
   return to_array(pool.ids());
 }
 
+py::array_t<float> get_states(Pool& pool, const py::array& ids) {
+  const ModelSizes& sizes = pool.model().sizes;
+  const SessionId* const sessions = ids_data(ids);
+  const auto n = static_cast<std::size_t>(ids.shape(0));
+  py::array_t<float> states = new_array({n, sizes.num_layers, sizes.hidden_size});
+  const Held held(pool);
+  pool.get_states(sessions, n, states.mutable_data());
+  return states;
+}
+
+const float* states_data(const Pool& pool, std::size_t n, const py::array& states) {
+  const ModelSizes& sizes = pool.model().sizes;
+  if (!has_shape(states, {n, sizes.num_layers, sizes.hidden_size}))
+    wrong_shape("states", tuple_text({n, sizes.num_layers, sizes.hidden_size}), states);
+  return contiguous(states, "states");
+}
+
+void set_states(Pool& pool, const py::array& ids, const py::array& states) {
+  const SessionId* const sessions = ids_data(ids);
+  const auto n = static_cast<std::size_t>(ids.shape(0));
+  const float* const data = states_data(pool, n, states);
+  const Held held(pool);
+  pool.set_states(sessions, n, data);
+}
+
 py::tuple snapshot(Pool& pool) {
   const ModelSizes& sizes = pool.model().sizes;
   const Held held(pool);
   const std::vector<SessionId> ids = pool.ids();
   py::array_t<float> states = new_array({ids.size(), sizes.num_layers, sizes.hidden_size});
-  pool.get_states(ids, states.mutable_data());
+  pool.get_states(ids.data(), ids.size(), states.mutable_data());
   return py::make_tuple(pool.next_serial(), to_array(ids), states);
 }
 
 void restore(Pool& pool, std::int64_t next_serial, const py::array& ids, const py::array& states) {
-  const ModelSizes& sizes = pool.model().sizes;
   const SessionId* const sessions = ids_data(ids);
   const auto n = static_cast<std::size_t>(ids.shape(0));
-  if (!has_shape(states, {n, sizes.num_layers, sizes.hidden_size}))
-    wrong_shape("states", tuple_text({n, sizes.num_layers, sizes.hidden_size}), states);
-  const float* const data = contiguous(states, "states");
+  const float* const data = states_data(pool, n, states);
   const Held held(pool);
   pool.restore(next_serial, sessions, n, data);
 }
@@ -172,6 +194,8 @@ void bind_pool(py::module_& m) {
       .def("close", &close_session, py::arg("session"))
       .def("get_state", &get_state, py::arg("session"))
       .def("set_state", &set_state, py::arg("session"), py::arg("state"))
+      .def("get_states", &get_states, py::arg("ids"))
+      .def("set_states", &set_states, py::arg("ids"), py::arg("states"))
       .def("step", &step, py::arg("ids"), py::arg("x"), py::arg("out"), py::arg("num_threads"))
       .def("ids", &session_ids)
       .def("snapshot", &snapshot)

@@ -98,9 +98,13 @@ void Pool::shut_down() {
   states_ = Buffer();
 }
 
-void Pool::get_states(const std::vector<SessionId>& ids, float* states) const {
-  const std::size_t size = model_->sizes.num_layers * model_->sizes.hidden_size;
-  for (std::size_t i = 0; i < ids.size(); ++i) get_state(ids[i], states + i * size);
+void Pool::get_states(const SessionId* ids, std::size_t n, float* states) const {
+  for (std::size_t i = 0; i < n; ++i) get_state(ids[i], states + i * state_size());
+}
+
+void Pool::set_states(const SessionId* ids, std::size_t n, const float* states) {
+  for (std::size_t i = 0; i < n; ++i) slot_of(ids[i]);  // throws before anything is written
+  for (std::size_t i = 0; i < n; ++i) set_state(ids[i], states + i * state_size());
 }
 
 void Pool::restore(std::int64_t next_serial, const SessionId* ids, std::size_t n,
@@ -126,8 +130,7 @@ void Pool::restore(std::int64_t next_serial, const SessionId* ids, std::size_t n
   serials_.swap(serials);
   free_.swap(free);
   next_serial_ = (next_serial + kSkipped - 1) % (kSerials - 1) + 1;
-  const std::size_t size = model_->sizes.num_layers * model_->sizes.hidden_size;
-  for (std::size_t i = 0; i < n; ++i) write_state(slot_in(ids[i]), states + i * size);
+  for (std::size_t i = 0; i < n; ++i) write_state(slot_in(ids[i]), states + i * state_size());
 }
 
 }  // namespace fastgru

@@ -50,7 +50,9 @@ class Pool {
             std::size_t max_threads);
 
   std::vector<SessionId> ids() const;  // of the open sessions, by slot
-  void get_states(const std::vector<SessionId>& ids, float* states) const;  // [n, layers, H]
+  // Of n sessions at once: [n, layers, H].
+  void get_states(const SessionId* ids, std::size_t n, float* states) const;
+  void set_states(const SessionId* ids, std::size_t n, const float* states);
   // The serial of the next session: what a snapshot keeps beside ids and states.
   std::int64_t next_serial() const { return next_serial_; }
   // Replaces all sessions. ids: [n], states: [n, layers, H]. Throws std::invalid_argument where
@@ -74,6 +76,7 @@ class Pool {
   SessionId id_of(std::size_t slot) const {
     return serials_[slot] * kSlots + static_cast<SessionId>(slot);
   }
+  std::size_t state_size() const { return model_->sizes.num_layers * model_->sizes.hidden_size; }
   static std::size_t slot_in(SessionId id) { return static_cast<std::size_t>(id % kSlots); }
   std::size_t slot_of(SessionId id) const;  // throws UnknownSession
   float* state_of(std::size_t layer, std::size_t slot) const {

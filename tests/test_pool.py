@@ -340,7 +340,7 @@ def snapshot_of(*, count: int = 2, **changes: Any) -> bytes:
         "next_serial": 9,
         "ids": [(1 + slot) * slots + slot for slot in range(count)],
     } | changes
-    tensors = {"states": np.zeros((count, L, H), np.float32)}
+    tensors = {"states.0": np.zeros((count, L, H), np.float32)}
     return safetensors_file.serialize(tensors, {"fastgru_pool": json.dumps(fields)})
 
 
@@ -366,7 +366,7 @@ def test_snapshots_refused() -> None:
         snapshot_of(ids=[2**24, 2**24]): "another one has its slot",
         snapshot_of(ids=[2**24, 2**25]): "another one has its slot",
         snapshot_of(ids=[2**24, 2**24 + 2]): "beyond this pool's capacity of 2",
-        snapshot_of(ids=[2**24]): r"states: expected F32 \(1, 2, 21\), got F32 \(2, 2, 21\)",
+        snapshot_of(ids=[2**24]): r"states.0: expected F32 \(1, 2, 21\), got F32 \(2, 2, 21\)",
         snapshot_of(next_serial=0): "next serial",
         snapshot_of(next_serial=2**39): "next serial",
         snapshot_of(count=3): "beyond this pool's capacity",

@@ -130,7 +130,8 @@ class Pool:
         """
         from fastgru.formats.pool_file import write  # noqa: PLC0415
 
-        write(path, *self._core.snapshot())
+        next_serial, ids, states = self._core.snapshot()
+        write(path, next_serial, ids, [states])
 
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Replaces all sessions by those of a snapshot, under their ids.
@@ -143,7 +144,10 @@ class Pool:
         """
         from fastgru.formats.pool_file import read  # noqa: PLC0415
 
-        read(path, (self._gru.num_layers, self._gru.hidden_size), self._core.restore)
+        def restore(next_serial: int, ids: Int64Array, states: list[Float32Array]) -> None:
+            self._core.restore(next_serial, ids, states[0])
+
+        read(path, [(self._gru.num_layers, self._gru.hidden_size)], restore)
 
     def shutdown(self) -> None:
         """Ends all sessions and gives their memory back; a pool is a context manager that does so.

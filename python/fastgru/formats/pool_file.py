@@ -1,4 +1,4 @@
-"""Snapshots of a pool: a safetensors file of the states, and the ids in its metadata.
+"""Snapshots of a pool: a safetensors file of each GRU's states, and the ids in its metadata.
 
 Refuses whatever is damaged or does not fit the pool: one FormatError, and the pool is as it was.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from fastgru.formats import safetensors_file
 from fastgru.formats.atomic import write_atomically
 from fastgru.formats.regular import open_regular
 from fastgru.formats.strict_json import parse_object
+from fastgru.spec import report
 
 KEY = "fastgru_pool"
 VERSION = 1
@@ -24,31 +25,35 @@ _FIELDS = ("format_version", "next_serial", "ids")
 
 
 def write(
-    path: str | os.PathLike[str], next_serial: int, ids: Int64Array, states: Float32Array
+    path: str | os.PathLike[str], next_serial: int, ids: Int64Array, states: Sequence[Float32Array]
 ) -> None:
-    """Writes a snapshot to `path`, atomically. ids: (n,), states: (n, L, H)."""
+    """Writes a snapshot to `path`, atomically. ids: (n,), states: (n, L, H) of each GRU."""
     description = {"format_version": VERSION, "next_serial": next_serial, "ids": ids.tolist()}
-    data = safetensors_file.serialize({"states": states}, {KEY: json.dumps(description)})
+    tensors = {f"states.{gru}": array for gru, array in enumerate(states)}
+    data = safetensors_file.serialize(tensors, {KEY: json.dumps(description)})
     write_atomically(path, data)
 
 
 def read(
     path: str | os.PathLike[str],
-    state_shape: tuple[int, int],
-    restore: Callable[[int, Int64Array, Float32Array], None],
+    state_shapes: Sequence[tuple[int, int]],
+    restore: Callable[[int, Int64Array, list[Float32Array]], None],
 ) -> None:
-    """Calls restore(next_serial, ids, states) with a snapshot's; state_shape: (L, H)."""
+    """Calls restore(next_serial, ids, states) with a snapshot's; state_shapes: each GRU's (L, H).
+
+    A ValueError of `restore` is a FormatError.
+    """
     name = os.fspath(path)
     try:
-        _read(name, state_shape, restore)
+        _read(name, state_shapes, restore)
     except FormatError as error:
         raise FormatError(f"{os.fsdecode(name)}: {error}") from error.__cause__
 
 
 def _read(
     name: str,
-    state_shape: tuple[int, int],
-    restore: Callable[[int, Int64Array, Float32Array], None],
+    state_shapes: Sequence[tuple[int, int]],
+    restore: Callable[[int, Int64Array, list[Float32Array]], None],
 ) -> None:
     with open_regular(name) as file:
         head = file.read(9)
@@ -70,12 +75,18 @@ def _read(
     numbers = [next_serial, *ids] if isinstance(ids, list) else [None]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise FormatError("next_serial and ids: expected integers of 63 bits")
-    states = tensors.get("states")
-    shape = (len(ids), *state_shape)
-    if states is None or (states.dtype, states.shape) != ("F32", shape):
-        got = "nothing" if states is None else f"{states.dtype} {shape_text(states.shape)}"
-        raise FormatError(f"states: expected F32 {shape_text(shape)}, got {got}")
+    expected = {f"states.{gru}": (len(ids), *shape) for gru, shape in enumerate(state_shapes)}
+    problems = [f"{tensor}: unknown" for tensor in tensors if tensor not in expected]
+    for tensor, shape in expected.items():
+        found = tensors.get(tensor)
+        if found is None or (found.dtype, found.shape) != ("F32", shape):
+            got = "nothing" if found is None else f"{found.dtype} {shape_text(found.shape)}"
+            problems.append(f"{tensor}: expected F32 {shape_text(shape)}, got {got}")
+    if problems:
+        raise FormatError(report("the states", problems))
     try:
-        restore(next_serial, np.array(ids, np.int64), states.read())
+        restore(
+            next_serial, np.array(ids, np.int64), [tensors[tensor].read() for tensor in expected]
+        )
     except ValueError as error:
         raise FormatError(str(error)) from error
