@@ -20,11 +20,6 @@ namespace {
 
 // ---- Model ----
 
-template <class T>
-struct Named {
-  const char* name;
-  T value;
-};
 constexpr Named<Activation> kActivations[] = {{"tanh", Activation::tanh},
                                               {"relu", Activation::relu},
                                               {"sigmoid", Activation::sigmoid},
@@ -33,26 +28,8 @@ constexpr Named<RecurrentActivation> kRecurrentActivations[] = {
     {"sigmoid", RecurrentActivation::sigmoid},
     {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
     {"hard_sigmoid_02", RecurrentActivation::hard_sigmoid_02}};
-constexpr Named<TestActivation> kTestActivations[] = {
-    {"sigmoid", TestActivation::sigmoid},
-    {"tanh", TestActivation::tanh},
-    {"relu", TestActivation::relu},
-    {"hard_sigmoid", TestActivation::hard_sigmoid},
-    {"hard_sigmoid_02", TestActivation::hard_sigmoid_02}};
-
 constexpr Named<Precision> kPrecisions[] = {
     {"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}};
-
-template <class T, std::size_t N>
-T from_name(const Named<T> (&table)[N], const char* what, const std::string& name) {
-  std::string choices;
-  for (const Named<T>& entry : table) {
-    if (name == entry.name) return entry.value;
-    choices += (choices.empty() ? "" : ", ") + std::string(entry.name);
-  }
-  throw py::value_error(std::string(what) + ": expected one of " + choices + ", got '" + name +
-                        "'");
-}
 
 // The four tensors of every layer and direction, in the flat order of Model's constructor.
 // visit(name, index of the layer and direction, member, shape)
@@ -248,21 +225,6 @@ py::array_t<float> trace_layer(const Model& model, std::size_t layer, const py::
 
 // ---- module ----
 
-py::array_t<float> apply_activation(const std::string& name,
-                                    const py::array_t<float, py::array::c_style>& x,
-                                    const std::string& isa) {
-  const TestActivation kind = from_name(kTestActivations, "name", name);
-  const KernelTable* kernels = choose_kernels(isa);
-  const auto n = static_cast<std::size_t>(x.size());
-  const std::size_t padded = round_up(n, kPanel);
-  std::vector<float> in(padded, 0.0f), out(padded);
-  std::copy_n(x.data(), n, in.begin());
-  kernels->activate(kind, in.data(), out.data(), padded);
-  py::array_t<float> y = new_array({n});
-  std::copy_n(out.begin(), n, y.mutable_data());
-  return y;
-}
-
 // As an exception of fastgru's own.
 void raise(const char* name, const std::exception& e) {
   const py::object type = py::module_::import("fastgru.errors").attr(name);
@@ -319,6 +281,7 @@ PYBIND11_MODULE(_core, m) {
   bind_shortcut(m, "shortcut_call", &plain_call);
   bind_stream(m);
   bind_pool(m);
+  bind_head(m);
 
   m.def("isa_levels", [] {
     std::vector<std::pair<std::string, bool>> levels;
@@ -327,7 +290,6 @@ PYBIND11_MODULE(_core, m) {
   });
   m.def("default_isa", [] { return choose_kernels("")->name; });
   m.def("default_kernels", &default_kernels);
-  m.def("apply_activation", &apply_activation, py::arg("name"), py::arg("x"), py::arg("isa"));
   m.def(
       "set_num_threads", [](py::ssize_t n) { set_default_num_threads(checked_threads(n)); },
       py::arg("n"));

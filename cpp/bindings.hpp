@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "bindings_arrays.hpp"
@@ -29,6 +30,25 @@ struct Model {
 // Add fastgru._core.Stream and fastgru._core.Pool.
 void bind_stream(py::module_& m);
 void bind_pool(py::module_& m);
+// Adds the layers around a GRU.
+void bind_head(py::module_& m);
+
+// A choice that Python makes by name.
+template <class T>
+struct Named {
+  const char* name;
+  T value;
+};
+template <class T, std::size_t N>
+T from_name(const Named<T> (&table)[N], const char* what, const std::string& name) {
+  std::string choices;
+  for (const Named<T>& entry : table) {
+    if (name == entry.name) return entry.value;
+    choices += (choices.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  throw py::value_error(std::string(what) + ": expected one of " + choices + ", got '" + name +
+                        "'");
+}
 
 // The threads of a call estimated at this many microseconds. Asking for the affinity costs a system
 // call: not for calls that stay on one thread.

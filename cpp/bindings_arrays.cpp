@@ -62,18 +62,35 @@ const float* contiguous(const py::array& a, const char* name) {
   return static_cast<const float*>(a.data());
 }
 
+namespace {
+
+constexpr std::size_t kMostAxes = 64;  // NumPy's own limit
+
 // By NumPy itself, which refuses sizes that overflow (pybind11's constructor computes strides
 // first, unchecked).
+py::array_t<float> new_array(const Py_intptr_t* shape, std::size_t axes) {
+  const auto& numpy = py::detail::npy_api::get();
+  PyObject* array =
+      numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, Py_NewRef(dtype_of<float>()), static_cast<int>(axes),
+                                  shape, nullptr, nullptr, 0, nullptr);
+  if (!array) throw py::error_already_set();
+  return py::reinterpret_steal<py::array_t<float>>(array);
+}
+
+}  // namespace
+
 py::array_t<float> new_array(std::initializer_list<std::size_t> sizes) {
   std::array<Py_intptr_t, 5> shape{};
   assert(sizes.size() <= shape.size());
   std::copy(sizes.begin(), sizes.end(), shape.begin());
-  const auto& numpy = py::detail::npy_api::get();
-  PyObject* array = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, Py_NewRef(dtype_of<float>()),
-                                                static_cast<int>(sizes.size()), shape.data(),
-                                                nullptr, nullptr, 0, nullptr);
-  if (!array) throw py::error_already_set();
-  return py::reinterpret_steal<py::array_t<float>>(array);
+  return new_array(shape.data(), sizes.size());
+}
+
+py::array_t<float> new_array_like(const py::array& a, py::ssize_t axes, std::size_t last) {
+  std::array<Py_intptr_t, kMostAxes + 1> shape{};
+  std::copy_n(a.shape(), axes, shape.begin());
+  shape[static_cast<std::size_t>(axes)] = static_cast<Py_intptr_t>(last);
+  return new_array(shape.data(), static_cast<std::size_t>(axes) + 1);
 }
 
 bool overlap(const py::array& x, const py::array& y) {
@@ -113,7 +130,7 @@ const float* initial_state(const std::optional<py::array>& h_0, const Sequences&
 }
 
 std::vector<std::int64_t> checked_lengths(const std::optional<py::array>& lengths,
-                                          const Sequences& s) {
+                                          const Sequences& s, std::int64_t at_least) {
   if (!lengths) return {};
   check_type<std::int64_t>(*lengths, "lengths");
   if (!s.batched)
@@ -124,9 +141,10 @@ std::vector<std::int64_t> checked_lengths(const std::optional<py::array>& length
   const auto* data = static_cast<const std::int64_t*>(lengths->data());
   const std::vector<std::int64_t> copy(data, data + s.B);
   for (std::size_t b = 0; b < s.B; ++b)
-    if (copy[b] < 0 || static_cast<std::uint64_t>(copy[b]) > s.T)
-      throw py::value_error("lengths[" + std::to_string(b) + "]: expected 0 <= length <= " +
-                            std::to_string(s.T) + ", got " + std::to_string(copy[b]));
+    if (copy[b] < at_least || static_cast<std::uint64_t>(copy[b]) > s.T)
+      throw py::value_error("lengths[" + std::to_string(b) + "]: expected " +
+                            std::to_string(at_least) + " <= length <= " + std::to_string(s.T) +
+                            ", got " + std::to_string(copy[b]));
   return copy;
 }
 

@@ -65,6 +65,9 @@ const float* contiguous(const py::array& a, const char* name);
 // Uninitialised, C-contiguous.
 py::array_t<float> new_array(std::initializer_list<std::size_t> sizes);
 
+// The same with the first `axes` axes of `a` and one more.
+py::array_t<float> new_array_like(const py::array& a, py::ssize_t axes, std::size_t last);
+
 // In floats.
 inline std::ptrdiff_t stride(const py::array& a, py::ssize_t axis) {
   return a.strides(axis) / static_cast<std::ptrdiff_t>(sizeof(float));
@@ -113,6 +116,6 @@ const float* initial_state(const std::optional<py::array>& h_0, const Sequences&
 
 // A copy: the user's array may change while the GIL is released.
 std::vector<std::int64_t> checked_lengths(const std::optional<py::array>& lengths,
-                                          const Sequences& s);
+                                          const Sequences& s, std::int64_t at_least = 0);
 
 }  // namespace fastgru

@@ -9,25 +9,31 @@ namespace fastgru {
 namespace {
 
 template <class V>
-V test_activation(TestActivation kind, V x) {
+V pointwise(Pointwise kind, V x) {
   switch (kind) {
-    case TestActivation::tanh:
+    case Pointwise::tanh:
       return tanh(x);
-    case TestActivation::relu:
+    case Pointwise::relu:
       return relu(x);
-    case TestActivation::hard_sigmoid:
+    case Pointwise::hard_sigmoid:
       return hard_sigmoid(x, 1.0f / 6.0f);
-    case TestActivation::hard_sigmoid_02:
+    case Pointwise::hard_sigmoid_02:
       return hard_sigmoid(x, 0.2f);
-    case TestActivation::sigmoid:
+    case Pointwise::sigmoid:
       break;
   }
   return sigmoid(x);
 }
 
 template <class V>
-void activate(TestActivation kind, const float* x, float* y, size_t n) {
-  for (size_t i = 0; i < n; i += V::lanes) test_activation(kind, V::load(x + i)).store(y + i);
+void activate(Pointwise kind, const float* x, float* y, size_t n) {
+  for (size_t i = 0; i < n; i += V::lanes) pointwise(kind, V::load(x + i)).store(y + i);
+}
+
+template <class V>
+void exponentials(const float* x, float maximum, float* y, size_t n) {
+  for (size_t i = 0; i < n; i += V::lanes)
+    exp_at_most_1(V::load(x + i) - V::set(maximum)).store(y + i);
 }
 
 template <class V>
@@ -40,6 +46,7 @@ constexpr KernelTable kernels(const char* name) {
           rows_reset_after<V>,
           rows_reset_before<V>,
           activate<V>,
+          exponentials<V>,
           bfloat16_kernels<V, Bfloat16<V>>(name),
           int8_kernels<V, Dot>(name)};
 }

@@ -124,8 +124,8 @@ struct Steps {
   void* team;
 };
 
-// What a test may ask of the activation code; n is a multiple of kPanel.
-enum class TestActivation { sigmoid, tanh, relu, hard_sigmoid, hard_sigmoid_02 };
+// What `activate` can do to an element.
+enum class Pointwise { sigmoid, tanh, relu, hard_sigmoid, hard_sigmoid_02 };
 
 struct KernelTable {
   const char* name;
@@ -136,7 +136,10 @@ struct KernelTable {
   // The same with rows in the lanes instead of units: for narrow layers and many rows.
   void (*rows_reset_after)(const Steps&);
   void (*rows_reset_before)(const Steps&);
-  void (*activate)(TestActivation, const float* x, float* y, std::size_t n);
+  // Element by element, for what surrounds a GRU; x and y: [n], n a multiple of kPanel; y may be x.
+  void (*activate)(Pointwise, const float* x, float* y, std::size_t n);
+  // y = exp(x - maximum), where no x is above it.
+  void (*exponentials)(const float* x, float maximum, float* y, std::size_t n);
   ReducedKernels bfloat16, int8;  // those that need no further instructions
 };
 

@@ -115,6 +115,58 @@ class Pool:
     @property
     def capacity(self) -> int: ...
 
+# ---- the layers around a GRU: immutable, x C-contiguous, any axes before the last ----
+
+@final
+class Linear:
+    # weight (O, K), bias (O,); copied. isa: as Model's
+    def __init__(
+        self, weight: Float32Array, bias: Float32Array | None, isa: str | None
+    ) -> None: ...
+    def run(self, x: Float32Array) -> Float32Array: ...  # (..., K) -> (..., O)
+    def tensors(self) -> tuple[Float32Array, Float32Array | None]: ...  # unpacked, the same bits
+    @property
+    def isa(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+
+@final
+class Activation:
+    # "sigmoid" | "tanh" | "relu" | "hard_sigmoid" | "hard_sigmoid_02", else ValueError
+    def __init__(self, name: str, isa: str | None) -> None: ...
+    def run(self, x: Float32Array) -> Float32Array: ...
+
+@final
+class Softmax:
+    def __init__(self, log: bool, isa: str | None) -> None: ...
+    def run(self, x: Float32Array) -> Float32Array: ...
+
+@final
+class LayerNorm:
+    # weight (I,), bias (I,); copied
+    def __init__(
+        self, weight: Float32Array | None, bias: Float32Array | None, eps: float
+    ) -> None: ...
+    def run(self, x: Float32Array) -> Float32Array: ...
+    def tensors(self) -> tuple[Float32Array | None, Float32Array | None]: ...
+
+@final
+class Embedding:
+    def __init__(self, weight: Float32Array) -> None: ...  # (N, I); copied
+    def run(self, x: Int64Array) -> Float32Array: ...  # (...) -> (..., I); IndexError
+    def tensor(self) -> Float32Array: ...
+
+@final
+class OneHot:
+    def __init__(self, classes: int) -> None: ...
+    def run(self, x: Int64Array) -> Float32Array: ...  # (...) -> (..., classes); IndexError
+
+# name: "last" | "mean" | "max"; x (T, B, I) | (B, T, I) with batch_first | (T, I), lengths (B,), at
+# least 1, or None -> (B, I) | (I,)
+def over_time(
+    name: str, x: Float32Array, lengths: Int64Array | None, batch_first: bool
+) -> Float32Array: ...
+
 # Decorators for Python methods, which take plain calls in C: see Note [Shortcut] in
 # cpp/bindings_shortcut.hpp.
 def shortcut_call(function: Function) -> Function: ...  # fastgru.GRU.__call__
@@ -129,9 +181,6 @@ def default_isa() -> str:
 def default_kernels() -> dict[str, str]:
     """Each precision's, of a new model; those of one ISA level, or with more instructions."""
 
-# Test hook: "sigmoid" | "tanh" | "hard_sigmoid" | "hard_sigmoid_02" | "relu" of a 1-D array with
-# the code that the kernels of `isa` use.
-def apply_activation(name: str, x: Float32Array, isa: str) -> Float32Array: ...
 def set_num_threads(n: int) -> None: ...  # ValueError if n < 1
 
 # set_num_threads, else FASTGRU_NUM_THREADS, else OMP_NUM_THREADS, else cores

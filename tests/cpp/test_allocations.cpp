@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "dispatch.hpp"
+#include "head.hpp"
 #include "pack.hpp"
 #include "pool.hpp"
 #include "run.hpp"
@@ -135,6 +136,33 @@ void test_model(const ModelSizes& s, const KernelTable* kernels) {
   }
 }
 
+void test_head(const KernelTable* kernels) {
+  const std::size_t K = 40, O = 100;
+  const std::vector<float> weight(O * K, 0.01f);
+  const PackedLinear layer = pack_linear(weight.data(), nullptr, O, K, kernels);
+  for (const std::size_t rows : {1, 7, 200}) {
+    const std::vector<float> x(rows * K, 0.5f);
+    std::vector<float> y(rows * O), z(rows * O);
+    OverTime call;
+    call.T = rows;
+    call.B = 1;
+    call.width = O;
+    call.x = {y.data(), static_cast<std::ptrdiff_t>(O), 0};
+    call.y = z.data();
+    check_repeats(
+        [&] {
+          linear(layer, x.data(), y.data(), rows);
+          softmax(*kernels, y.data(), z.data(), rows, O);
+          log_softmax(*kernels, y.data(), z.data(), rows, O);
+          layer_norm(nullptr, nullptr, 1e-5, y.data(), z.data(), rows, O);
+          activate(*kernels, Pointwise::tanh, y.data(), z.data(), rows * O);
+          mean_over_time(call);
+          max_over_time(call);
+        },
+        "the layers around a GRU, " + std::to_string(rows) + " rows");
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -149,6 +177,7 @@ int main() {
   }
   for (const IsaLevel& level : isa_levels()) {
     if (!level.supported) continue;
+    test_head(choose_kernels(level.name));
     for (const bool reset_after : {true, false})
       for (const std::size_t directions : {1, 2})
         for (const std::size_t layers : {1, 3})

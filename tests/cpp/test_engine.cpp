@@ -602,7 +602,7 @@ void test_activations() {
   x.resize(round_up(x.size(), kPanel), 0.5f);
   Floats nan(kPanel, NAN), y(x.size());
   for (const KernelTable* kernels : runnable()) {
-    kernels->activate(TestActivation::sigmoid, x.data(), y.data(), x.size());
+    kernels->activate(Pointwise::sigmoid, x.data(), y.data(), x.size());
     double error = 0;
     bool bounded = true;
     for (std::size_t i = 0; i < x.size(); ++i) {
@@ -611,16 +611,15 @@ void test_activations() {
     }
     check(error < 2e-7 && bounded,
           std::string(kernels->name) + " sigmoid: " + std::to_string(error));
-    kernels->activate(TestActivation::tanh, x.data(), y.data(), x.size());
+    kernels->activate(Pointwise::tanh, x.data(), y.data(), x.size());
     error = 0;
     for (std::size_t i = 0; i < x.size(); ++i) {
       error = std::max(error, std::abs(y[i] - std::tanh(static_cast<double>(x[i]))));
       bounded &= std::abs(y[i]) <= 1;
     }
     check(error < 2e-7 && bounded, std::string(kernels->name) + " tanh: " + std::to_string(error));
-    for (const TestActivation kind :
-         {TestActivation::sigmoid, TestActivation::tanh, TestActivation::relu,
-          TestActivation::hard_sigmoid, TestActivation::hard_sigmoid_02}) {
+    for (const Pointwise kind : {Pointwise::sigmoid, Pointwise::tanh, Pointwise::relu,
+                                 Pointwise::hard_sigmoid, Pointwise::hard_sigmoid_02}) {
       kernels->activate(kind, nan.data(), y.data(), kPanel);
       check(std::isnan(y[0]) && std::isnan(y[kPanel - 1]), "NaN in gives NaN out");
     }
