@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from fastgru import _core
 from fastgru.arrays import Float32Array, as_float32, as_int64, as_state, byte_text
 from fastgru.convert import parts_of_torch_module, tensors_from_d2l
-from fastgru.options import check_options, positive
+from fastgru.options import check_isa, check_options, positive
 from fastgru.packed import Packed, is_packed, run_packed
 from fastgru.pool import Pool
 from fastgru.precision import reduce_spec, weight_names
@@ -66,10 +66,7 @@ class GRU:
             recurrent_activation=spec.recurrent_activation,
             precision=precision,
         )
-        if isa is not None and not isinstance(isa, str):
-            raise TypeError(f"isa: expected a name or None, got {isa!r}")
-        if isa == "":  # which the core takes for None
-            raise ValueError("isa: expected a name or None, got ''")
+        check_isa(isa)
         self.num_threads = num_threads
         self._batch_first = bool(batch_first)
         self._forced_isa = isa

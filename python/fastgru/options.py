@@ -9,6 +9,7 @@ import operator
 
 import numpy as np
 
+from fastgru import _core
 from fastgru.precision import PRECISIONS
 from fastgru.spec import ACTIVATIONS, RECURRENT_ACTIVATIONS
 
@@ -37,6 +38,15 @@ def check_options(
     ):
         if not (isinstance(value, str) and value in choices):
             raise ValueError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_isa(isa: object) -> None:
+    """TypeError or ValueError for what is neither None nor the name of an ISA that runs here."""
+    if isa is not None and not isinstance(isa, str):
+        raise TypeError(f"isa: expected a name or None, got {isa!r}")
+    if isa == "":  # which the core takes for None
+        raise ValueError("isa: expected a name or None, got ''")
+    _core.Softmax(False, isa)
 
 
 def positive(name: str, count: object) -> int:
