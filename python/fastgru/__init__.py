@@ -20,7 +20,23 @@ from fastgru.comparison import Comparison, Difference, compare
 from fastgru.errors import FormatError, PoolFullError, ShapeError
 from fastgru.formats import load
 from fastgru.gru import GRU
+from fastgru.layers import (
+    Embedding,
+    Last,
+    LayerNorm,
+    Linear,
+    LogSoftmax,
+    Max,
+    Mean,
+    OneHot,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
 from fastgru.machine import cpu_info, get_num_threads, set_num_threads
+from fastgru.model import Model, from_d2l
+from fastgru.model_stream import ModelStream
 from fastgru.pool import Pool
 from fastgru.stream import Stream
 from fastgru.trace import Trace
@@ -29,15 +45,30 @@ __all__ = [
     "GRU",
     "Comparison",
     "Difference",
+    "Embedding",
     "FormatError",
+    "Last",
+    "LayerNorm",
+    "Linear",
+    "LogSoftmax",
+    "Max",
+    "Mean",
+    "Model",
+    "ModelStream",
+    "OneHot",
     "Pool",
     "PoolFullError",
+    "ReLU",
     "ShapeError",
+    "Sigmoid",
+    "Softmax",
     "Stream",
+    "Tanh",
     "Trace",
     "__version__",
     "compare",
     "cpu_info",
+    "from_d2l",
     "get_num_threads",
     "load",
     "set_num_threads",

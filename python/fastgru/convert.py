@@ -18,6 +18,7 @@ from fastgru.errors import FormatError
 from fastgru.spec import report, tensor_names
 
 _D2L_NAMES = ("W_xz", "W_hz", "b_z", "W_xr", "W_hr", "b_r", "W_xh", "W_hh", "b_h")
+_D2L_HEAD = ("W_hq", "b_q")
 _TORCH_CLASSES = ("torch.nn.modules.rnn.GRU", "torch.nn.modules.rnn.GRUCell")
 
 
@@ -69,30 +70,34 @@ def _not_a_gru(module: Any) -> str:
 
 
 def tensors_from_d2l(
-    params: Mapping[str, ArrayLike] | Sequence[ArrayLike],
+    params: Mapping[str, ArrayLike] | Sequence[ArrayLike], *, head: bool = False
 ) -> dict[str, Float32Array]:
     """PyTorch-named tensors of a "Dive into Deep Learning" GRU, for `reset_after=False`.
 
     `params`: W_xz W_hz b_z W_xr W_hr b_r W_xh W_hh b_h by name or in this order (W_hq b_q may
     follow), where W_x* are (I, H), W_h* (H, H) and b_* (H,): they multiply from the right and have
-    one bias per gate. Raises FormatError listing every problem.
+    one bias per gate. With `head` also W_hq (H, O) and b_q (O,), as head.weight (O, H) and
+    head.bias (O,). Raises FormatError listing every problem.
 
     >>> tensors = tensors_from_d2l([np.ones(s) for s in [(3, 2), (2, 2), (2,)] * 3])
     >>> {name: tensor.shape for name, tensor in tensors.items()}["weight_ih_l0"]
     (6, 3)
     """
-    sources = _d2l_sources(params)
+    names = _D2L_NAMES + _D2L_HEAD if head else _D2L_NAMES
+    sources = _d2l_sources(params, names)
     problems: list[str] = []
     shapes = {name: source.shape for name, source in sources.items()}
     hidden = _most_common([shapes[n][-1] for n in _D2L_NAMES if shapes.get(n)])
     inputs = _most_common([shapes[n][0] for n in _D2L_NAMES[::3] if len(shapes.get(n, ())) == 2])
-    for name in _D2L_NAMES:
-        expected = {"W_x": (inputs, hidden), "W_h": (hidden, hidden)}.get(name[:3], (hidden,))
+    outputs = _most_common([shapes[n][-1] for n in _D2L_HEAD if shapes.get(n)])
+    for name in names:
+        columns = outputs if name in _D2L_HEAD else hidden
+        expected = {"W_x": (inputs, columns), "W_h": (hidden, columns)}.get(name[:3], (columns,))
         source = sources.get(name)
         if source is None:
             problems.append(f"{name}: missing")
             continue
-        if source.shape != expected and not (name[0] == "b" and source.shape == (1, hidden)):
+        if source.shape != expected and not (name[0] == "b" and source.shape == (1, columns)):
             got = shape_text(source.shape)
             problems.append(f"{name}: expected {shape_text(expected)}, got {got}")
         if not source.is_real_float:
@@ -101,29 +106,34 @@ def tensors_from_d2l(
         raise FormatError(report("the d2l GRU", problems))
     array = {name: source.read() for name, source in sources.items()}
     gates = "rzh"  # PyTorch's order
-    return {
+    tensors = {
         "weight_ih_l0": np.concatenate([array[f"W_x{gate}"].T for gate in gates]),
         "weight_hh_l0": np.concatenate([array[f"W_h{gate}"].T for gate in gates]),
         "bias_ih_l0": np.concatenate([array[f"b_{gate}"].reshape(-1) for gate in gates]),
         "bias_hh_l0": np.zeros(3 * hidden, np.float32),
     }
+    if head:
+        tensors["head.weight"] = np.ascontiguousarray(array["W_hq"].T)
+        tensors["head.bias"] = array["b_q"].reshape(-1)
+    return tensors
 
 
 def _d2l_sources(
-    params: Mapping[str, ArrayLike] | Sequence[ArrayLike],
+    params: Mapping[str, ArrayLike] | Sequence[ArrayLike], names: tuple[str, ...]
 ) -> dict[str, TensorSource]:
     if isinstance(params, Mapping):
-        named = {name: params[name] for name in _D2L_NAMES if name in params}
+        named = {name: params[name] for name in names if name in params}
         if not named:
             seen = ", ".join(map(str, list(params)[:12])) or "none"
-            raise FormatError(f"the d2l GRU: none of {', '.join(_D2L_NAMES)} found; names: {seen}")
+            raise FormatError(f"the d2l GRU: none of {', '.join(names)} found; names: {seen}")
     elif isinstance(params, (list, tuple)):
-        if len(params) not in (9, 11):
+        if len(params) not in {len(names), 11}:
+            or_more = ", or 11 with W_hq and b_q" if names == _D2L_NAMES else ""
             raise FormatError(
-                f"the d2l GRU: expected 9 arrays ({', '.join(_D2L_NAMES)}), or 11 with W_hq and "
-                f"b_q, got {len(params)}"
+                f"the d2l GRU: expected {len(names)} arrays ({', '.join(names)}){or_more}, "
+                f"got {len(params)}"
             )
-        named = dict(zip(_D2L_NAMES, params, strict=False))
+        named = dict(zip(names, params, strict=False))
     else:
         raise TypeError(f"params: expected a list or a dict of arrays, got {type(params).__name__}")
     return {name: source_of(name, value) for name, value in named.items()}

@@ -1,0 +1,161 @@
+"""Layers one after the other: what fits what, what may go into the first one, and running them.
+
+Shared by `Model`, which runs whole sequences, and by what keeps its GRUs' states between calls: the
+one part that differs, running a GRU, is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastgru.arrays import Float32Array, Int64Array, as_float32, as_int64, as_state, shape_text
+from fastgru.errors import ShapeError
+from fastgru.gru import GRU
+from fastgru.layers import Layer, _OverTime
+from fastgru.packed import is_packed
+
+Layers = Sequence[Layer | GRU]
+# (which of the GRUs, the GRU itself, its input) -> its output
+RunGRU = Callable[[int, GRU, Float32Array], Float32Array]
+
+
+def name_of(layers: Layers, index: int) -> str:
+    return f"layer {index} {type(layers[index]).__name__}"
+
+
+def misfits(layers: Layers) -> Iterator[str]:
+    """What is wrong with this order of layers, a line for each problem."""
+    size, giver, reduced, first = None, "", "", ""
+    batch_first = False
+    for index, layer in enumerate(layers):
+        name = name_of(layers, index)
+        is_gru = isinstance(layer, GRU)
+        if index and _takes_indices(layer):
+            yield f"{name}: expected to be the first layer, since it takes indices"
+        if reduced and (is_gru or isinstance(layer, _OverTime)):
+            yield f"{name}: expected sequences, {reduced} gives one row for each"
+        if isinstance(layer, GRU):
+            if first and layer.batch_first != batch_first:
+                yield (
+                    f"{name}: batch_first: expected {batch_first} as in {first}, "
+                    f"got {layer.batch_first}"
+                )
+            elif not first:
+                first, batch_first = name, layer.batch_first
+        wanted = layer.input_size
+        if None not in (size, wanted) and size != wanted:
+            yield f"{name}: expected {wanted} inputs, {giver} gives {size}"
+        given = output_size(layer)
+        if given is not None:
+            size, giver = given, name
+        if isinstance(layer, _OverTime):
+            reduced = name
+
+
+def output_size(layer: Layer | GRU) -> int | None:
+    """Of the last axis of what comes out; None: that of what goes in."""
+    if isinstance(layer, GRU):
+        return layer.hidden_size * (2 if layer.bidirectional else 1)
+    return layer.output_size
+
+
+def _takes_indices(layer: Layer | GRU) -> bool:
+    return isinstance(layer, Layer) and layer.takes_indices
+
+
+class Entry(NamedTuple):
+    """What goes into the first layer of a chain."""
+
+    takes_indices: bool
+    size: int | None
+    """Of the last axis of features; None: any, or indices."""
+    batch_first: bool
+    convert: Callable[[str, Any], Float32Array | Int64Array]
+
+    def read(self, name: str, value: Any) -> Float32Array | Int64Array:
+        """An argument as an array that the first layer takes; TypeError."""
+        if not isinstance(value, (np.ndarray, int)) and is_packed(value):
+            raise TypeError(
+                f"{name}: expected an array, got a PackedSequence: pass the padded array and "
+                "lengths"
+            )
+        return self.convert(name, value)
+
+    def check_sequences(self, name: str, shape: tuple[int, ...]) -> tuple[int, int | None]:
+        """T, and B or None where there is no batch; ShapeError."""
+        batched = len(shape) == (2 if self.takes_indices else 3)
+        if not (batched or len(shape) == (1 if self.takes_indices else 2)) or self._is_other(shape):
+            axes = ("B", "T") if self.batch_first else ("T", "B")
+            raise ShapeError(
+                f"{name}: expected {self._text(*axes)} or {self._text('T')}, got {shape}"
+            )
+        if not batched:
+            return shape[0], None
+        return (shape[1], shape[0]) if self.batch_first else (shape[0], shape[1])
+
+    def check_rows(self, name: str, shape: tuple[int, ...], rows: int) -> None:
+        """One step of `rows` sequences, where there is one also without that axis; ShapeError."""
+        row = 0 if self.takes_indices else 1
+        single_row = len(shape) == row and rows == 1
+        if not (single_row or (len(shape) == row + 1 and shape[0] == rows)) or self._is_other(
+            shape
+        ):
+            single = f" or {self._text()}" if rows == 1 else ""
+            raise ShapeError(f"{name}: expected {self._text(rows)}{single}, got {shape}")
+
+    def _is_other(self, shape: tuple[int, ...]) -> bool:
+        return self.size is not None and shape[-1] != self.size
+
+    def _text(self, *axes: int | str) -> str:
+        last = () if self.takes_indices else ("I" if self.size is None else self.size,)
+        return shape_text((*axes, *last))
+
+
+def entry_of(layers: Layers) -> Entry:
+    """Of layers that fit."""
+    first = layers[0]
+    takes_indices = _takes_indices(first)
+    others = as_float32 if isinstance(first, GRU) else as_state
+    sizes = () if takes_indices else (layer.input_size for layer in layers)
+    return Entry(
+        takes_indices=takes_indices,
+        size=next((size for size in sizes if size is not None), None),
+        batch_first=any(isinstance(layer, GRU) and layer.batch_first for layer in layers),
+        convert=as_int64 if takes_indices else others,
+    )
+
+
+def check_lengths(lengths: Int64Array, steps: int, batch: int | None, at_least: int) -> None:
+    """ShapeError or ValueError."""
+    if batch is None:
+        raise ShapeError("lengths: expected a batch of sequences, got unbatched x")
+    if lengths.shape != (batch,):
+        raise ShapeError(f"lengths: expected ({batch},), got {lengths.shape}")
+    for row in np.flatnonzero((lengths < at_least) | (lengths > steps))[:1]:
+        raise ValueError(
+            f"lengths[{row}]: expected {at_least} <= length <= {steps}, got {lengths[row]}"
+        )
+
+
+def run_layers(
+    layers: Layers,
+    x: Any,
+    lengths: Int64Array | None,
+    batch_first: bool,
+    run_gru: RunGRU,
+) -> Float32Array:
+    """x, checked and read by the Entry, through all layers."""
+    grus = 0
+    for layer in layers:
+        if isinstance(layer, GRU):
+            x = run_gru(grus, layer, x)
+            grus += 1
+        elif isinstance(layer, _OverTime):
+            x = layer._run(x, lengths, batch_first)
+        else:
+            x = layer._core.run(x)
+    result: Float32Array = x
+    return result
