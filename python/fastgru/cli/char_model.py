@@ -37,7 +37,9 @@ class CharModel:
             raise FormatError(f"{path}: not a character model: train one with examples/char_lm")
         self.vocabulary = metadata["vocabulary"]
         self.reset_after = metadata["model"] == "torch"
-        self.gru = load(path, prefix="gru.") if self.reset_after else GRU.from_d2l(self.tensors)
+        self.gru: GRU = (
+            load(path, prefix="gru.") if self.reset_after else GRU.from_d2l(self.tensors)
+        )
         size, hidden = len(self.vocabulary), self.gru.hidden_size
         if self.gru.input_size != size:
             raise FormatError(f"{path}: input_size: expected {size}, got {self.gru.input_size}")

@@ -6,9 +6,8 @@ Refuses whatever is damaged, ambiguous or would run code: one FormatError, and n
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastgru.errors import FormatError
 from fastgru.formats.regular import open_regular
@@ -16,6 +15,9 @@ from fastgru.gru import GRU
 from fastgru.options import check_options, positive
 from fastgru.precision import reduce_spec
 from fastgru.spec import spec_from_tensors
+
+if TYPE_CHECKING:
+    from fastgru.model import Model
 
 TORCH_HINT = (
     "in Python with torch, save the state dict with "
@@ -40,8 +42,12 @@ def load(
     precision: str | None = None,
     num_threads: int | None = None,
     isa: str | None = None,
-) -> GRU:
+) -> Any:
     """Loads a GRU: fastgru's native file, a safetensors file of a state dict, or a `.npz`.
+
+    A native file of a Model gives the Model, and the options are those of its GRUs. Which of the
+    two it is the file says, so that type checkers are told Any: `gru: fastgru.GRU = ...`.
+
 
     None means what the file says, and where it says nothing (a bare state dict) PyTorch's default.
     `precision` reduces what is stored in float32, as `GRU.to` does; a reduced file loads as it is.
@@ -78,10 +84,10 @@ def load(
 def _read(
     file: BinaryIO,
     prefix: str | None,
-    wanted: dict[str, bool | str],
+    wanted: dict[str, Any],
     num_threads: int | None,
     isa: str | None,
-) -> GRU:
+) -> GRU | Model:
     # Importing fastgru must stay fast and needs none of these.
     from fastgru.formats import native, npz_file, safetensors_file  # noqa: PLC0415
 
@@ -95,7 +101,7 @@ def _read(
             description = native.parse(metadata[native.KEY])
     else:
         raise FormatError(_what_it_is(head))
-    options: dict[str, bool | str] = {
+    options: dict[str, Any] = {
         "batch_first": False,
         "reset_after": True,
         "activation": "tanh",
@@ -104,34 +110,25 @@ def _read(
     }
     if description is None:
         options.update(wanted)
+        precision, batch_first = options.pop("precision"), options.pop("batch_first")
+        spec = spec_from_tensors(tensors, prefix=prefix, **options)
+    elif description["kind"] == "model":
+        from fastgru.formats import model_file  # noqa: PLC0415
+
+        return model_file.read(
+            description, tensors, wanted=wanted, prefix=prefix, num_threads=num_threads, isa=isa
+        )
     else:
+        precision, batch_first = "float32", description["batch_first"]
         if description["precision"] == "float32":  # to be reduced, no contradiction
-            options["precision"] = wanted.pop("precision", "float32")
+            precision = wanted.pop("precision", "float32")
         native.check_contradictions(description, wanted, prefix)
-        options |= {name: description[name] for name in options if name != "precision"}
-        tensors, scales = native.take_scales(description, tensors)
-        prefix = ""
-    spec = spec_from_tensors(
-        tensors,
-        prefix=prefix,
-        reset_after=bool(options["reset_after"]),
-        activation=str(options["activation"]),
-        recurrent_activation=str(options["recurrent_activation"]),
-    )
-    if description is not None:
-        native.check_sizes(description, spec)
-        precisions = tuple(description.get("precisions", ()))
-        spec = dataclasses.replace(spec, precisions=precisions, scales=scales)
+        spec = native.read_spec(description, tensors)
     try:
-        spec = reduce_spec(spec, str(options["precision"]))
+        spec = reduce_spec(spec, precision)
     except ValueError as error:  # of weights that int8 cannot hold
         raise FormatError(str(error)) from error
-    return GRU(
-        spec,
-        batch_first=bool(options["batch_first"]),
-        num_threads=num_threads,
-        isa=isa,
-    )
+    return GRU(spec, batch_first=bool(batch_first), num_threads=num_threads, isa=isa)
 
 
 def _what_it_is(head: bytes) -> str:

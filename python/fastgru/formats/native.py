@@ -2,7 +2,8 @@
 
 That is a JSON description under the metadata key `fastgru`. Every version that was ever released
 stays readable: version 1 has float32 tensors; version 2, a model in reduced precision, has weights
-as BF16, or as I8 with a float32 tensor NAME_scale (3H,), and a list of the layers' precisions.
+as BF16, or as I8 with a float32 tensor NAME_scale (3H,), and a list of the layers' precisions;
+version 3 is a Model, whose description is model_file.py's and holds those of its GRUs.
 Refuses a description that is incomplete, holds what this version does not know, or
 contradicts the tensors or the caller.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +24,21 @@ from fastgru.formats import safetensors_file
 from fastgru.formats.atomic import write_atomically
 from fastgru.formats.strict_json import parse_object
 from fastgru.precision import PRECISIONS, weight_names
-from fastgru.spec import ACTIVATIONS, RECURRENT_ACTIVATIONS, ModelSpec, report, tensor_names
+from fastgru.spec import (
+    ACTIVATIONS,
+    RECURRENT_ACTIVATIONS,
+    ModelSpec,
+    report,
+    spec_from_tensors,
+    tensor_names,
+)
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
 
 KEY = "fastgru"
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
+MODEL_VERSION = 3
 
 _SIZES = ("input_size", "hidden_size", "num_layers")
 _FLAGS = ("bidirectional", "bias", "batch_first", "reset_after")
@@ -46,8 +55,16 @@ _SCALE = "_scale"
 
 def save_gru(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Writes `gru` to `path`, atomically."""
+    description, tensors, dtypes = parts_of(gru)
+    version = 2 if "precisions" in description else 1
+    text = json.dumps({"format_version": version} | description)
+    write_atomically(path, safetensors_file.serialize(tensors, {KEY: text}, dtypes))
+
+
+def parts_of(gru: GRU) -> tuple[dict[str, Any], dict[str, Float32Array], dict[str, str]]:
+    """Its description but for the version, the tensors, and the dtypes that are not F32."""
     spec = gru._spec
-    description: dict[str, Any] = {"format_version": 2 if spec.precisions else 1, "kind": "gru"}
+    description: dict[str, Any] = {"kind": "gru"}
     description |= {name: getattr(gru, name) for name in _FIELDS[2:]}
     if spec.precisions:
         description["precisions"] = spec.precisions
@@ -58,8 +75,22 @@ def save_gru(gru: GRU, path: str | os.PathLike[str]) -> None:
         if spec.precisions
     }
     tensors |= {name + _SCALE: scale for name, scale in scales.items()}
-    data = safetensors_file.serialize(tensors, {KEY: json.dumps(description)}, dtypes)
-    write_atomically(path, data)
+    return description, tensors, dtypes
+
+
+def read_spec(description: Mapping[str, Any], tensors: Mapping[str, TensorSource]) -> ModelSpec:
+    """The spec of a GRU that is described so; FormatError for tensors that do not fit."""
+    found, scales = take_scales(description, tensors)
+    spec = spec_from_tensors(
+        found,
+        prefix="",
+        reset_after=description["reset_after"],
+        activation=description["activation"],
+        recurrent_activation=description["recurrent_activation"],
+    )
+    check_sizes(description, spec)
+    precisions = tuple(description.get("precisions", ()))
+    return dataclasses.replace(spec, precisions=precisions, scales=scales)
 
 
 def take_scales(
@@ -110,10 +141,29 @@ def parse(text: str) -> dict[str, Any]:
             f"format_version: this fastgru knows {known}, the file has {version!r}; "
             "a newer fastgru may read it (pip install --upgrade fastgru)"
         )
-    known_fields = _FIELDS if version == 1 else (*_FIELDS, "precisions")
-    choices_of = _CHOICES if version == 2 else _CHOICES | {"precision": ("float32",)}
-    problems = [f"{name}: missing" for name in known_fields if name not in description]
-    problems += [f"{name}: unknown field" for name in description if name not in known_fields]
+    if version == MODEL_VERSION:
+        from fastgru.formats import model_file  # noqa: PLC0415  (which imports this module)
+
+        problems = list(model_file.problems_of(description))
+    else:
+        problems = list(gru_problems(description, version))
+    if problems:
+        raise FormatError(report("the fastgru description", problems))
+    return description
+
+
+def field_problems(description: Mapping[str, Any], fields: Sequence[str]) -> Iterator[str]:
+    """Fields that are missing or unknown."""
+    yield from (f"{name}: missing" for name in fields if name not in description)
+    yield from (f"{name}: unknown field" for name in description if name not in fields)
+
+
+def gru_problems(description: Mapping[str, Any], version: int | None = None) -> list[str]:
+    """What is wrong with the description of a GRU; without a version in a Model's."""
+    fields = _FIELDS if version else _FIELDS[1:]
+    is_reduced = version == 2 if version else description.get("precision") != "float32"
+    choices_of = _CHOICES if is_reduced else _CHOICES | {"precision": ("float32",)}
+    problems = list(field_problems(description, (*fields, "precisions") if is_reduced else fields))
     for name, value in description.items():
         if name in _SIZES and not (type(value) is int and value >= 1):
             problems.append(f"{name}: expected an integer of at least 1, got {value!r}")
@@ -122,7 +172,7 @@ def parse(text: str) -> dict[str, Any]:
         elif name in choices_of and not (isinstance(value, str) and value in choices_of[name]):
             choices = " or ".join(map(repr, choices_of[name]))
             problems.append(f"{name}: expected {choices}, got {value!r}")
-    if version == 2 and not problems:
+    if is_reduced and not problems:
         allowed = ("float32", description["precision"])
         given = description["precisions"]
         if not (
@@ -136,9 +186,7 @@ def parse(text: str) -> dict[str, Any]:
             problems.append(
                 f"precisions: expected {layers} of float32 and the reduced one, got {given!r}"
             )
-    if problems:
-        raise FormatError(report("the fastgru description", problems))
-    return description
+    return problems
 
 
 def check_contradictions(

@@ -1,0 +1,201 @@
+"""A Model in the native file: format version 3.
+
+The description lists the layers, each by its kind and what its tensors do not say; a tensor of
+layer N is named `layers.N.weight`, those of a GRU as in a GRU's own file behind `layers.N.`.
+Refuses what native.py refuses, and tensors of layers that the description does not know.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastgru.arrays import Float32Array, TensorSource
+from fastgru.errors import FormatError
+from fastgru.formats import native, safetensors_file
+from fastgru.formats.atomic import write_atomically
+from fastgru.gru import GRU
+from fastgru.layers import (
+    Embedding,
+    Last,
+    Layer,
+    LayerNorm,
+    Linear,
+    LogSoftmax,
+    Max,
+    Mean,
+    OneHot,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from fastgru.model import Model
+from fastgru.options import check_isa
+from fastgru.precision import reduce_spec
+from fastgru.spec import report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FIELDS = ("format_version", "kind", "layers")
+_TENSOR = re.compile(r"layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.DOTALL)
+
+
+class _Kind(NamedTuple):
+    layer: Callable[..., Layer]
+    tensors: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()  # tensors that may be missing: a flag in the description
+    options: tuple[str, ...] = ()  # numbers
+
+
+_KINDS = {
+    "embedding": _Kind(Embedding, ("weight",)),
+    "one_hot": _Kind(OneHot, options=("num_classes",)),
+    "linear": _Kind(Linear, ("weight",), ("bias",)),
+    "layer_norm": _Kind(LayerNorm, (), ("weight", "bias"), ("eps",)),
+    "relu": _Kind(ReLU),
+    "tanh": _Kind(Tanh),
+    "sigmoid": _Kind(Sigmoid),
+    "softmax": _Kind(Softmax),
+    "log_softmax": _Kind(LogSoftmax),
+    "last": _Kind(Last),
+    "mean": _Kind(Mean),
+    "max": _Kind(Max),
+}
+_KIND_OF = {kind.layer: name for name, kind in _KINDS.items()}
+
+
+def save_model(model: Model, path: str | os.PathLike[str]) -> None:
+    """Writes `model` to `path`, atomically."""
+    described = []
+    tensors: dict[str, Float32Array] = {}
+    dtypes: dict[str, str] = {}
+    for index, layer in enumerate(model.layers):
+        prefix = f"layers.{index}."
+        if isinstance(layer, GRU):
+            description, parts, kinds = native.parts_of(layer)
+            dtypes |= {prefix + name: dtype for name, dtype in kinds.items()}
+        else:
+            name = next(_KIND_OF[base] for base in type(layer).__mro__ if base in _KIND_OF)
+            parts = layer._tensors()
+            flags = {tensor: tensor in parts for tensor in _KINDS[name].optional}
+            description = {"kind": name} | flags | layer._options()
+        described.append(description)
+        tensors |= {prefix + name: tensor for name, tensor in parts.items()}
+    description = {"format_version": native.MODEL_VERSION, "kind": "model", "layers": described}
+    data = safetensors_file.serialize(tensors, {native.KEY: json.dumps(description)}, dtypes)
+    write_atomically(path, data)
+
+
+def problems_of(description: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the description of a Model."""
+    yield from native.field_problems(description, _FIELDS)
+    if description.get("kind") != "model":
+        yield f"kind: expected 'model', got {description.get('kind')!r}"
+    layers = description.get("layers")
+    if not (isinstance(layers, list) and layers):
+        yield f"layers: expected a list of at least one, got {layers!r}"
+        return
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, dict):
+            yield f"layers[{index}]: expected an object, got {layer!r}"
+            continue
+        kind = layer.get("kind")
+        if not (isinstance(kind, str) and (kind == "gru" or kind in _KINDS)):
+            expected = " or ".join(map(repr, ["gru", *_KINDS]))
+            yield f"layers[{index}]: kind: expected {expected}, got {kind!r}"
+            continue
+        found = native.gru_problems(layer) if kind == "gru" else _layer_problems(layer, kind)
+        yield from (f"layers[{index}]: {problem}" for problem in found)
+
+
+def _layer_problems(layer: Mapping[str, Any], kind: str) -> Iterator[str]:
+    _, _, optional, options = _KINDS[kind]
+    yield from native.field_problems(layer, ("kind", *optional, *options))
+    for name in optional:
+        if name in layer and type(layer[name]) is not bool:
+            yield f"{name}: expected true or false, got {layer[name]!r}"
+    for name in options:
+        if name in layer and type(layer[name]) not in (int, float):
+            yield f"{name}: expected a number, got {layer[name]!r}"
+
+
+def read(
+    description: Mapping[str, Any],
+    tensors: Mapping[str, TensorSource],
+    *,
+    wanted: Mapping[str, Any],
+    prefix: str | None,
+    num_threads: int | None,
+    isa: str | None,
+) -> Model:
+    """The Model of a sound description; FormatError for tensors that do not fit it.
+
+    `wanted`: what the caller wants of every GRU; FormatError where the file says something else.
+    """
+    check_isa(isa)
+    described = description["layers"]
+    _check_contradictions(described, wanted, prefix)
+    parts: list[dict[str, TensorSource]] = [{} for _ in described]
+    problems = []
+    for name, source in tensors.items():
+        match = _TENSOR.fullmatch(name)
+        if match and int(match[1]) < len(parts):
+            parts[int(match[1])][match[2]] = source
+        elif match:
+            problems.append(f"{name}: there are only {len(parts)} layers")
+    layers: list[Layer | GRU] = []
+    for index, (layer, own) in enumerate(zip(described, parts, strict=True)):
+        try:
+            if layer["kind"] == "gru":
+                spec = reduce_spec(native.read_spec(layer, own), wanted.get("precision", "float32"))
+                batch_first = layer["batch_first"]
+                layers.append(GRU(spec, batch_first=batch_first, num_threads=num_threads, isa=isa))
+            else:
+                layers.append(_read_layer(layer, own, isa))
+        except (FormatError, TypeError, ValueError, OverflowError) as error:
+            problems.append(f"layers.{index}: {error}")
+    if not problems:
+        try:
+            return Model(layers)
+        except ValueError as error:
+            problems.append(str(error))
+    raise FormatError(report("the model", problems))
+
+
+def _read_layer(
+    layer: Mapping[str, Any], tensors: Mapping[str, TensorSource], isa: str | None
+) -> Layer:
+    make, required, optional, options = _KINDS[layer["kind"]]
+    names = required + tuple(name for name in optional if layer[name])
+    problems = [f"{name}: missing" for name in names if name not in tensors]
+    problems += [f"{name}: no such tensor is expected" for name in tensors if name not in names]
+    if problems:
+        raise FormatError(report(layer["kind"], problems))
+    forced = {"_isa": isa} if isa is not None and getattr(make, "uses_kernels", False) else {}
+    return make(
+        **{name: tensors[name] for name in names},
+        **{name: layer[name] for name in options},
+        **forced,
+    )
+
+
+def _check_contradictions(
+    described: list[dict[str, Any]], wanted: Mapping[str, object], prefix: str | None
+) -> None:
+    problems = [] if not prefix else [f"prefix: a model file has none, the argument {prefix!r}"]
+    for index, layer in enumerate(described):
+        if layer["kind"] != "gru":
+            continue
+        problems += [
+            f"layer {index} GRU: {name}: the file says {layer[name]!r}, the argument {value!r}"
+            for name, value in wanted.items()
+            # float32 is to be reduced, no contradiction
+            if value != layer[name] and not (name == "precision" and layer[name] == "float32")
+        ]
+    if problems:
+        raise FormatError(report("contradiction", problems))
