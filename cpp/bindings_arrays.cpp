@@ -71,8 +71,8 @@ constexpr std::size_t kMostAxes = 64;  // NumPy's own limit
 py::array_t<float> new_array(const Py_intptr_t* shape, std::size_t axes) {
   const auto& numpy = py::detail::npy_api::get();
   PyObject* array =
-      numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, Py_NewRef(dtype_of<float>()), static_cast<int>(axes),
-                                  shape, nullptr, nullptr, 0, nullptr);
+      numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, Py_NewRef(dtype_of<float>()),
+                                  static_cast<int>(axes), shape, nullptr, nullptr, 0, nullptr);
   if (!array) throw py::error_already_set();
   return py::reinterpret_steal<py::array_t<float>>(array);
 }

@@ -36,6 +36,7 @@ from fastgru.layers import (
 )
 from fastgru.machine import cpu_info, get_num_threads, set_num_threads
 from fastgru.model import Model, from_d2l
+from fastgru.model_pool import ModelPool
 from fastgru.model_stream import ModelStream
 from fastgru.pool import Pool
 from fastgru.stream import Stream
@@ -54,6 +55,7 @@ __all__ = [
     "Max",
     "Mean",
     "Model",
+    "ModelPool",
     "ModelStream",
     "OneHot",
     "Pool",

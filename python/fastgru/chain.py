@@ -14,7 +14,7 @@ import numpy as np
 from fastgru.arrays import Float32Array, Int64Array, as_float32, as_int64, as_state, shape_text
 from fastgru.errors import ShapeError
 from fastgru.gru import GRU
-from fastgru.layers import Layer, _OverTime
+from fastgru.layers import Last, Layer, _OverTime
 from fastgru.packed import is_packed
 
 Layers = Sequence[Layer | GRU]
@@ -53,6 +53,23 @@ def misfits(layers: Layers) -> Iterator[str]:
             size, giver = given, name
         if isinstance(layer, _OverTime):
             reduced = name
+
+
+def never_by_steps(layers: Layers) -> Iterator[str]:
+    """Why these layers cannot run step by step, a line for each that cannot."""
+    for index, layer in enumerate(layers):
+        name = name_of(layers, index)
+        if isinstance(layer, GRU):
+            if layer.bidirectional:
+                yield (
+                    f"{name}: the reverse direction starts at the end of a sequence, which a "
+                    "stream or pool never sees"
+                )
+        elif layer.over_time and not isinstance(layer, Last):
+            yield (
+                f"{name}: needs all steps of a sequence, which a stream or pool never sees; "
+                "call the model on whole sequences"
+            )
 
 
 def output_size(layer: Layer | GRU) -> int | None:
@@ -96,15 +113,18 @@ class Entry(NamedTuple):
             return shape[0], None
         return (shape[1], shape[0]) if self.batch_first else (shape[0], shape[1])
 
-    def check_rows(self, name: str, shape: tuple[int, ...], rows: int) -> None:
-        """One step of `rows` sequences, where there is one also without that axis; ShapeError."""
+    def check_rows(
+        self, name: str, shape: tuple[int, ...], rows: int, *, single: bool = True
+    ) -> None:
+        """One step of `rows` sequences, a `single` one also without that axis; ShapeError."""
         row = 0 if self.takes_indices else 1
-        single_row = len(shape) == row and rows == 1
+        single = single and rows == 1
+        single_row = len(shape) == row and single
         if not (single_row or (len(shape) == row + 1 and shape[0] == rows)) or self._is_other(
             shape
         ):
-            single = f" or {self._text()}" if rows == 1 else ""
-            raise ShapeError(f"{name}: expected {self._text(rows)}{single}, got {shape}")
+            row_text = f" or {self._text()}" if single else ""
+            raise ShapeError(f"{name}: expected {self._text(rows)}{row_text}, got {shape}")
 
     def _is_other(self, shape: tuple[int, ...]) -> bool:
         return self.size is not None and shape[-1] != self.size

@@ -17,6 +17,7 @@ from fastgru.chain import check_lengths, entry_of, misfits, output_size, run_lay
 from fastgru.convert import tensors_from_d2l
 from fastgru.gru import GRU
 from fastgru.layers import Layer, Linear, OneHot
+from fastgru.model_pool import ModelPool
 from fastgru.model_stream import ModelStream
 from fastgru.spec import report, spec_from_tensors
 
@@ -96,6 +97,14 @@ class Model:
         Max. `fastgru.ModelStream` has an example.
         """
         return ModelStream(self, batch_size)
+
+    def pool(self, capacity: int) -> ModelPool:
+        """A ModelPool: up to `capacity` live sequences, any of which advance together.
+
+        Raises ValueError as `stream`, and for a model without a GRU. `fastgru.ModelPool` has an
+        example.
+        """
+        return ModelPool(self, capacity)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a native file (safetensors with a description), which `fastgru.load` reads.

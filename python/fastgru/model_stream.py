@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from fastgru.arrays import Float32Array, as_state
-from fastgru.chain import name_of, run_layers
+from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
-from fastgru.gru import GRU
-from fastgru.layers import Last, Layer
+from fastgru.layers import Last
 from fastgru.options import positive
 from fastgru.spec import report
 from fastgru.stream import Rows, Stream
@@ -46,7 +45,7 @@ class ModelStream:
     __slots__ = ("__weakref__", "_batch_size", "_layers", "_lock", "_model", "_streams")
 
     def __init__(self, model: Model, batch_size: int = 1) -> None:
-        if problems := list(_never_by_steps(model.layers)):
+        if problems := list(never_by_steps(model.layers)):
             raise ValueError(report("a stream of this model", problems))
         size = positive("batch_size", batch_size)
         self._hold(model, size, [gru.stream(size) for gru in model._grus()])
@@ -166,19 +165,3 @@ class ModelStream:
 
     def __repr__(self) -> str:
         return f"ModelStream(batch_size={self.batch_size}, {self._model!r})"
-
-
-def _never_by_steps(layers: Sequence[Layer | GRU]) -> Iterator[str]:
-    for index, layer in enumerate(layers):
-        name = name_of(layers, index)
-        if isinstance(layer, GRU):
-            if layer.bidirectional:
-                yield (
-                    f"{name}: the reverse direction starts at the end of a sequence, which a "
-                    "stream never sees"
-                )
-        elif layer.over_time and not isinstance(layer, Last):
-            yield (
-                f"{name}: needs all steps of a sequence, which a stream never sees; "
-                "call the model on whole sequences"
-            )
