@@ -31,9 +31,10 @@ def test_same_bits_as_streams(data: st.DataObject) -> None:
     pool = model.pool(6)
     streams: dict[int, fastgru.ModelStream] = {}
     for step in range(data.draw(st.integers(1, 12))):
-        if len(streams) < 6 and data.draw(st.integers(0, 1)):
+        change = data.draw(st.sampled_from(["open", "close", "nothing"]))
+        if change == "open" and len(streams) < 6:
             streams[pool.open()] = model.stream()
-        elif streams and data.draw(st.integers(0, 1)):
+        elif change == "close" and streams:
             session = data.draw(st.sampled_from(sorted(streams)))
             pool.close(session)
             del streams[session]
