@@ -14,6 +14,8 @@ GPUs.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastgru import _startup as _startup  # first: it decides how the extension is loaded
 from fastgru._core import __version__
 from fastgru.comparison import Comparison, Difference, compare
@@ -41,6 +43,9 @@ from fastgru.model_stream import ModelStream
 from fastgru.pool import Pool
 from fastgru.stream import Stream
 from fastgru.trace import Trace
+
+if TYPE_CHECKING:
+    from fastgru import aio as aio
 
 __all__ = [
     "GRU",
@@ -75,3 +80,13 @@ __all__ = [
     "load",
     "set_num_threads",
 ]
+
+if not TYPE_CHECKING:  # which would take any name for there
+
+    def __getattr__(name):
+        """`fastgru.aio` when it is first used: asyncio takes as long to import as fastgru."""
+        if name != "aio":
+            raise AttributeError(f"module 'fastgru' has no attribute {name!r}")
+        import importlib  # noqa: PLC0415
+
+        return importlib.import_module("fastgru.aio")
