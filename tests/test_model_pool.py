@@ -6,6 +6,7 @@ bit, and a call that raises changes no state of any GRU.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 import fastgru
 from conftest import Array, make_gru, random_weights, same_bits
+from fastgru import aio
 from test_model import H, I, V, character_model, gru, indices, linear, numbers
 
 
@@ -181,3 +183,28 @@ def test_threads_take_turns() -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_batcher_of_a_model() -> None:
+    """Indices are gathered as rows are; a wrong one reaches only its own call."""
+    model = character_model()
+    pool, x = model.pool(4), indices(6, 3)
+    expected = model.stream(3).run(x)
+
+    async def main() -> None:
+        async with aio.Batcher(pool, max_delay=1e4) as batcher:
+            ids = [pool.open() for _ in range(3)]
+            for t in range(6):
+                calls = [batcher.step(s, i) for s, i in zip(ids, x[t], strict=True)]
+                wrong = batcher.step(ids[0], V if t % 2 else -1)
+                *rows, error = await asyncio.gather(*calls, wrong, return_exceptions=True)
+                assert isinstance(error, IndexError)
+                for row, y in zip(expected[t], rows, strict=True):
+                    assert isinstance(y, np.ndarray)
+                    assert same_bits(row, y)
+            for bad, kind in (([1], fastgru.ShapeError), (1.0, TypeError)):
+                with pytest.raises(kind, match="x_t"):
+                    await batcher.step(ids[0], bad)
+        assert (batcher.stats.steps, batcher.stats.largest_batch) == (6, 3)
+
+    asyncio.run(main())

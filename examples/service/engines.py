@@ -23,7 +23,10 @@ Array = NDArray[np.float32]
 def load_weights(model: Path | None, prefix: str | None, shape: str, threads: int) -> fastgru.GRU:
     """The GRU in a file, or one of random weights, always the same, of the shape "I,H"."""
     if model is not None:
-        return fastgru.load(model, prefix=prefix, num_threads=threads)
+        gru = fastgru.load(model, prefix=prefix, num_threads=threads)
+        if not isinstance(gru, fastgru.GRU):
+            raise ValueError(f"{model}: expected a GRU, got {type(gru).__name__}")
+        return gru
     input_size, hidden_size = map(int, shape.split(","))
     rng, bound = np.random.default_rng(0), hidden_size**-0.5
     shapes: dict[str, tuple[int, ...]] = {

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from fastgru.arrays import Float32Array
 from fastgru.batching import Call, CallQueue, Outcome, PoolStep
+from fastgru.model_pool import ModelPool
 from fastgru.options import positive
 from fastgru.pool import Pool, _as_id
 
@@ -92,7 +93,7 @@ class Batcher:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Pool | ModelPool,
         *,
         max_delay: float = 0.001,
         max_batch: int = 64,
@@ -127,7 +128,9 @@ class Batcher:
         self._inline: bool | None = None  # tests force one or the other
 
     async def step(self, session: int, x_t: ArrayLike) -> Float32Array:
-        """One step of a session: x_t (I,) -> (H,), float32.
+        """One step of a session: x_t (I,) -> (H,), float32; of a model's pool (O,).
+
+        Where the model takes indices x_t is a single one.
 
         x_t is copied when the call begins. The result is a row of its step's result (n, H): nobody
         else writes to it, but it keeps all of them in memory, so copy what you keep for long. Where
@@ -137,9 +140,9 @@ class Batcher:
         session has advanced, only the result is dropped.
 
         Raises KeyError for an unknown session and for one that is closed before the step begins,
-        ShapeError and TypeError as `Pool.step` does, RuntimeError where the batcher is closed or
-        belongs to another event loop; no other call notices. Where the step itself fails (memory is
-        out, or the pool is shut down), each of its calls raises that.
+        ShapeError, TypeError and IndexError as the pool's step does, RuntimeError where the batcher
+        is closed or belongs to another event loop; no other call notices. Where the step itself
+        fails (memory is out, or the pool is shut down), each of its calls raises that.
         """
         loop = self._own_loop()
         if self._closing:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastgru.arrays import Float32Array, as_float32
+from fastgru.arrays import Float32Array, Int64Array
 from fastgru.errors import ShapeError
+from fastgru.model_pool import ModelPool
 from fastgru.pool import Pool
 
 
@@ -26,7 +27,7 @@ class Call(NamedTuple):
 
     future: Future[Float32Array]  # what its coroutine awaits; done before its step if cancelled
     session: int
-    row: Float32Array  # as `PoolStep.own_row` gives it
+    row: Float32Array | Int64Array  # as `PoolStep.own_row` gives it
     time: float  # of the loop, at the call
 
 
@@ -100,25 +101,25 @@ class CallQueue:
 
 
 class PoolStep:
-    """Steps of one pool, and the arrays in which a step's ids and rows lie.
+    """Steps of one pool, and the arrays in which a step's ids and rows lie."""
 
-    What a row of the pool's x is, only `__init__` and `own_row` know.
-    """
-
-    def __init__(self, pool: Pool, most: int) -> None:
+    def __init__(self, pool: Pool | ModelPool, most: int) -> None:
         self._pool = pool
-        self._row_shape = (pool._gru.input_size,)
-        self._row_size = math.prod(self._row_shape)
+        self._row = pool._row()
+        self._row_size = math.prod(self._row.shape)
         self._ids = np.empty(most, np.int64)
-        self._x = np.empty((most, *self._row_shape), np.float32)
+        self._x = np.empty((most, *self._row.shape), self._row.dtype)
         self._flat_x = self._x.reshape(-1)
 
-    def own_row(self, x_t: ArrayLike) -> Float32Array:
-        """A copy of x_t (I,), so that its owner may write to it. Raises TypeError, ShapeError."""
-        row = as_float32("x_t", x_t)
-        if row.shape != self._row_shape:
-            raise ShapeError(f"x_t: expected {self._row_shape}, got {row.shape}")
-        return row.copy()
+    def own_row(self, x_t: ArrayLike) -> Float32Array | Int64Array:
+        """A flat copy of x_t, so that its owner may write to it.
+
+        Raises TypeError and ShapeError, and IndexError for an index out of range.
+        """
+        row = self._row.read("x_t", x_t)
+        if row.shape != self._row.shape:
+            raise ShapeError(f"x_t: expected {self._row.shape}, got {row.shape}")
+        return row.flatten()
 
     def run(self, batch: Sequence[Call]) -> list[Outcome]:
         """Of each call its row (H,) of one step, or the exception that is its alone.

@@ -10,12 +10,14 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgru.arrays import Float32Array, Int64Array, as_int64, as_state
 from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
-from fastgru.layers import Last
+from fastgru.layers import Last, Layer
+from fastgru.pool import Row
 from fastgru.spec import report
 
 if TYPE_CHECKING:
@@ -126,6 +128,19 @@ class ModelPool:
         if problems:
             raise ShapeError("; ".join(problems))
         return states
+
+    def _row(self) -> Row:
+        entry, first = self._model._entry, self._model.layers[0]
+        if not entry.takes_indices:
+            return Row((entry.size or 0,), np.float32, entry.read)
+
+        def read(name: str, value: ArrayLike) -> Float32Array | Int64Array:
+            index = entry.read(name, value)
+            if isinstance(first, Layer):  # which takes indices: IndexError where out of range
+                first._core.run(index)
+            return index
+
+        return Row((), np.int64, read)
 
     @property
     def capacity(self) -> int:

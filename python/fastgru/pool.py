@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +21,15 @@ from fastgru.options import positive
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
+
+
+class Row(NamedTuple):
+    """What a session's row of a step's x is: for who gathers rows, one by one."""
+
+    shape: tuple[int, ...]
+    dtype: type[np.float32 | np.int64]
+    read: Callable[[str, ArrayLike], Float32Array | Int64Array]
+    """An argument of that name as an array of this dtype, whatever its shape; TypeError."""
 
 
 class Pool:
@@ -92,6 +102,9 @@ class Pool:
     def set_state(self, session: int, state: ArrayLike) -> None:
         """Replaces a session's state by `state` (L, H). Raises KeyError and ShapeError."""
         self._core.set_state(_as_id(session), as_state("state", state))
+
+    def _row(self) -> Row:
+        return Row((self._gru.input_size,), np.float32, as_float32)
 
     @property
     def capacity(self) -> int:
