@@ -1,10 +1,9 @@
 // Note [When threads are worth it]
-// Threads that wait after a region stay awake for 100 to 150 us (500 spins of libgomp); then a
-// region costs 2 us, and 35 to 60 us where they have gone to sleep. So a short call is worth
-// threads only in a row of calls. And threads that share a layer's units wait for each other in
-// every step: where another program has one of the cores, a step takes as long as that program's
-// turn, and a call of 0.15 ms took 5 ms. A barrier notices, and for a while every call stays on one
-// thread.
+// Threads that wait after a region stay awake for 0.1 ms (_startup.py sees to it); then a region
+// costs 2 us, and 35 to 60 us where they have gone to sleep. So a short call is worth threads only
+// in a row of calls. And threads that share a layer's units wait for each other in every step:
+// where another program has one of the cores, a step takes as long as that program's turn, and a
+// call of 0.15 ms took 5 ms. A barrier notices, and for a while every call stays on one thread.
 #include "rhythm.hpp"
 
 #include <algorithm>

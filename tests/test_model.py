@@ -365,7 +365,7 @@ def test_one_caller_at_a_time() -> None:
     model, x = character_model(num_threads=1), indices(20_000, 1)
     stream = model.stream()
     done, refused = threading.Event(), 0
-    result = []
+    result: list[Array] = []
 
     def work() -> None:
         try:
