@@ -80,28 +80,6 @@ std::size_t affinity_cores() {
 #if defined(_OPENMP)
 using Body = void (*)(void*, std::size_t);
 
-#if defined(__linux__)
-int current_core() { return sched_getcpu(); }
-
-// Note [A core each]
-// Linux often wakes a thread on the core of the one that wakes it, where it runs when that one
-// waits for it at last; after 20 ms of idleness and more the two shared a core for 15 ms or longer,
-// and calls took 1.1 to 1.7 times as long as with one thread. A thread that finds itself on its
-// caller's core goes to another one, by asking for all cores but that and then for all again.
-void leave_core(int core) {
-  cpu_set_t all, others;
-  CPU_ZERO(&all);
-  if (core < 0 || sched_getaffinity(0, sizeof all, &all) != 0) return;
-  others = all;
-  CPU_CLR(static_cast<std::size_t>(core), &others);
-  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
-  sched_setaffinity(0, sizeof all, &all);
-}
-#else
-int current_core() { return -1; }
-void leave_core(int) {}
-#endif
-
 // False where the runtime gave fewer threads.
 bool start_region(std::size_t threads, Body body, void* context) {
   bool too_few = false;
@@ -229,6 +207,28 @@ const char* openmp_runtime() {
   return "libgomp";
 #endif
 }
+
+#if defined(__linux__)
+int current_core() { return sched_getcpu(); }
+
+// Note [A core each]
+// Linux often wakes a thread on the core of the one that wakes it, where it runs when that one
+// waits for it at last; after 20 ms of idleness and more the two shared a core for 15 ms or longer,
+// and calls took 1.1 to 1.7 times as long as with one thread. A thread that finds itself on its
+// caller's core goes to another one, by asking for all cores but that and then for all again.
+void leave_core(int core) {
+  cpu_set_t all, others;
+  CPU_ZERO(&all);
+  if (core < 0 || sched_getaffinity(0, sizeof all, &all) != 0) return;
+  others = all;
+  CPU_CLR(static_cast<std::size_t>(core), &others);
+  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
+  sched_setaffinity(0, sizeof all, &all);
+}
+#else
+int current_core() { return -1; }
+void leave_core(int) {}
+#endif
 
 bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void* context) {
 #if defined(_OPENMP)

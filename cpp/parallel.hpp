@@ -22,6 +22,11 @@ std::size_t threads_to_use(std::size_t requested);
 // "libgomp", "libomp", or "none" without OpenMP.
 const char* openmp_runtime();
 
+// The core that the calling thread is on; -1 where the system does not tell.
+int current_core();
+// Moves the calling thread away from `core`, if it may run elsewhere: Note [A core each].
+void leave_core(int core);
+
 // Calls body(context, index) on `threads` > 1 threads at once, index 0 .. threads - 1, and waits
 // for all. False, with nothing called, where the runtime gives fewer: a body may build barriers on
 // the count. body must not throw. Safe in a forked child of a process that ran regions.

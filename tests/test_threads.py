@@ -206,27 +206,6 @@ print(spent < 2e-3 or spent)
     assert output_of(code, chosen) == "True"
 
 
-@has_openmp
-@several_cores
-def test_threads_may_run_where_they_might_before() -> None:
-    """A thread that leaves its caller's core (Note [A core each]) keeps its affinity."""
-    code = """
-import glob, re, time
-def allowed():
-    texts = [open(name).read() for name in glob.glob("/proc/self/task/*/status")]
-    return [re.search(r"Cpus_allowed:\\s*(\\S+)", text)[1] for text in texts]
-(before,) = set(allowed())
-gru = network(2)
-x = rng.standard_normal((1, 600, 32)).astype(np.float32)
-for _ in range(20):
-    time.sleep(0.02)
-    for _ in range(20):
-        gru(x)
-print(len(allowed()) > 1, set(allowed()) == {before})
-"""
-    assert output_of(code) == "True True"
-
-
 # One long sequence: threads share the units of a layer and meet in every step.
 LONG = """
 long = rng.standard_normal((600, 32)).astype(np.float32)

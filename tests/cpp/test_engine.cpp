@@ -23,6 +23,10 @@
 #include "run.hpp"
 #include "stream.hpp"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 using namespace fastgru;
 
 namespace {
@@ -698,6 +702,22 @@ void test_threads() {
     }
     ++ended;
   });
+#if defined(__linux__)
+  cpu_set_t before, after;
+  sched_getaffinity(0, sizeof before, &before);
+  int moved = 0, tries = 20;
+  for (int i = 0; i < tries; ++i) {
+    const int core = current_core();
+    leave_core(core);
+    moved += current_core() != core;
+  }
+  sched_getaffinity(0, sizeof after, &after);
+  check(CPU_EQUAL(&before, &after), "who leaves a core may run where it might before");
+  if (CPU_COUNT(&before) > 1)
+    check(moved > tries / 2, "a thread leaves a core");  // the system may move it back at once
+  else
+    std::printf("SKIPPED: leaving a core, with one only\n");
+#endif
   if (openmp_runtime() == std::string("none")) std::printf("SKIPPED: threads, without OpenMP\n");
   check(ended == (ran ? 4 : 0), "a body runs on all threads or not at all");
   check(region_microseconds() < 100, "a region costs something");
