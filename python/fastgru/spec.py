@@ -128,6 +128,20 @@ def spec_from_tensors(
     )
 
 
+def gru_prefix(names: Iterable[str], prefix: str) -> str | None:
+    """`prefix`, with the last dot that may be missing, if a GRU's tensor stands under it.
+
+    >>> gru_prefix(["encoder.rnn.weight_ih_l0"], "encoder.rnn")
+    'encoder.rnn.'
+    """
+    names = list(names)
+    for candidate in (prefix, f"{prefix}."):
+        leaves = [name[len(candidate) :] for name in names if name.startswith(candidate)]
+        if any(_LAYER_NAME.fullmatch(leaf) or _CELL_NAME.fullmatch(leaf) for leaf in leaves):
+            return candidate
+    return None
+
+
 def report(subject: str, problems: list[str]) -> str:
     """One message for all problems; a line each where there are several."""
     problems = [p if len(p) <= 500 else f"{p[:500]} ..." for p in problems]  # names can be long
@@ -143,10 +157,9 @@ def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | N
         if _LAYER_NAME.fullmatch(leaf) or _CELL_NAME.fullmatch(leaf):
             modules.setdefault(stem + dot, []).append(name)
     if prefix is not None:
-        for candidate in (prefix, f"{prefix}."):
-            leaves = [name[len(candidate) :] for name in names if name.startswith(candidate)]
-            if any(_LAYER_NAME.fullmatch(leaf) or _CELL_NAME.fullmatch(leaf) for leaf in leaves):
-                return candidate
+        found = gru_prefix(names, prefix)
+        if found is not None:
+            return found
         there = f"GRUs stand under {_listed(map(repr, modules))}" if modules else _seen(names)
         raise FormatError(f"no GRU under prefix {prefix!r}: {there}")
     if not modules:

@@ -19,15 +19,9 @@ from fastgru.spec import spec_from_tensors
 if TYPE_CHECKING:
     from fastgru.model import Model
 
-TORCH_HINT = (
-    "in Python with torch, save the state dict with "
-    "safetensors.torch.save_file(model.state_dict(), path)"
-)
-_PICKLE = f"a Python pickle (an old torch.save file?), which is not read yet; {TORCH_HINT}"
 _OTHERS = {
     b"\x89HDF": "an HDF5 file (Keras), which is not read yet",
     b"\x93NUMPY": "a single .npy array; an .npz file holds named ones",
-    **{bytes([0x80, protocol]): _PICKLE for protocol in range(2, 6)},
 }
 
 
@@ -43,17 +37,18 @@ def load(
     num_threads: int | None = None,
     isa: str | None = None,
 ) -> Any:
-    """Loads a GRU: fastgru's native file, a safetensors file of a state dict, or a `.npz`.
+    """Loads a GRU: fastgru's native file, or a state dict as safetensors, `.npz` or `.pt`.
 
     A native file of a Model gives the Model, and the options are those of its GRUs. Which of the
     two it is the file says, so that type checkers are told Any: `gru: fastgru.GRU = ...`.
 
-
     None means what the file says, and where it says nothing (a bare state dict) PyTorch's default.
     `precision` reduces what is stored in float32, as `GRU.to` does; a reduced file loads as it is.
     `prefix="encoder.rnn."` picks one GRU of several; the other options are those of
-    `GRU.from_state_dict`. Raises FormatError (listing every problem) for a file that does not hold
-    a sound GRU or says something else than the options, ValueError for an unknown option, OSError
+    `GRU.from_state_dict`. A `.pt` (torch.save) is read without torch and without running anything
+    that it names; the state dict may stand anywhere in a checkpoint, and `prefix` may leave out the
+    way to it. Raises FormatError (listing every problem) for a file that does not hold a sound GRU
+    or says something else than the options, ValueError for an unknown option, OSError
     (FileNotFoundError, IsADirectoryError) if it cannot be read.
 
     >>> import numpy as np, fastgru
@@ -89,18 +84,20 @@ def _read(
     isa: str | None,
 ) -> GRU | Model:
     # Importing fastgru must stay fast and needs none of these.
-    from fastgru.formats import native, npz_file, safetensors_file  # noqa: PLC0415
+    from fastgru.formats import native, npz_file, safetensors_file, torch_file  # noqa: PLC0415
 
     head = file.read(9)
     description = None
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06") and head[8:] != b"{":
-        tensors = npz_file.read(file)
+        tensors, prefix = torch_file.read_zip(file, prefix) or (npz_file.read(file), prefix)
     elif head[8:] == b"{":
         tensors, metadata = safetensors_file.read(file)
         if native.KEY in metadata:
             description = native.parse(metadata[native.KEY])
+    elif head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        tensors, prefix = torch_file.read_chain(file, prefix)
     else:
-        raise FormatError(_what_it_is(head))
+        raise FormatError(_what_it_is(head + file.read(512)))
     options: dict[str, Any] = {
         "batch_first": False,
         "reset_after": True,
@@ -134,5 +131,11 @@ def _read(
 def _what_it_is(head: bytes) -> str:
     if not head:
         return "the file is empty"
+    if head[257:262] == b"ustar":
+        return (
+            "a tar file (torch.save before 0.1.10?), which is not read; load it with an old torch "
+            "and save it again"
+        )
     other = next((text for magic, text in _OTHERS.items() if head.startswith(magic)), None)
-    return f"expected a safetensors or .npz file, got {other or f'one that starts with {head!r}'}"
+    what = other or f"one that starts with {head[:9]!r}"
+    return f"expected a safetensors, .npz or .pt file, got {what}"

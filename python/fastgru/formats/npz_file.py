@@ -2,7 +2,7 @@
 
 Nothing is allocated on a header's word: the size that a member's shape asks for must be the size
 that the archive has for it. Refuses pickled (object) arrays, encrypted members, names that appear
-twice, and archives that torch.save or Keras wrote.
+twice, and archives that Keras wrote.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 
 from fastgru.arrays import Float32Array, TensorSource, as_float32
 from fastgru.errors import FormatError
-from fastgru.formats import TORCH_HINT
 from fastgru.spec import report
 
 _MAX_HEADER = 10_000  # of one array; NumPy's own limit
@@ -56,8 +55,6 @@ def read(file: BinaryIO) -> dict[str, TensorSource]:
 
 
 def _refuse_other_programs(names: list[str]) -> None:
-    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
-        raise FormatError(f"a torch.save file, which is not read yet; {TORCH_HINT}")
     if "model.weights.h5" in names:
         raise FormatError("a Keras file, which is not read yet")
 
