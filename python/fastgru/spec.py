@@ -21,6 +21,7 @@ RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_02")
 
 _LAYER_NAME = re.compile(r"(?:weight|bias)_(?:ih|hh)_l(0|[1-9][0-9]{0,3})(_reverse)?")
 _CELL_NAME = re.compile(r"(?:weight|bias)_(?:ih|hh)")
+_GRU_NAME = re.compile(rf"(?:{_LAYER_NAME.pattern}|{_CELL_NAME.pattern})\Z")
 _GRU_LIKE = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)")  # what has no other business under a GRU
 _MAX_LISTED = 12
 
@@ -128,18 +129,14 @@ def spec_from_tensors(
     )
 
 
-def gru_prefix(names: Iterable[str], prefix: str) -> str | None:
-    """`prefix`, with the last dot that may be missing, if a GRU's tensor stands under it.
+def gru_prefixes(names: Iterable[str]) -> set[str]:
+    """What stands before a GRU's names.
 
-    >>> gru_prefix(["encoder.rnn.weight_ih_l0"], "encoder.rnn")
-    'encoder.rnn.'
+    >>> gru_prefixes(["encoder.rnn.weight_ih_l0", "encoder.rnn.bias_ih_l0", "head.weight"])
+    {'encoder.rnn.'}
     """
-    names = list(names)
-    for candidate in (prefix, f"{prefix}."):
-        leaves = [name[len(candidate) :] for name in names if name.startswith(candidate)]
-        if any(_LAYER_NAME.fullmatch(leaf) or _CELL_NAME.fullmatch(leaf) for leaf in leaves):
-            return candidate
-    return None
+    found = ((name, _GRU_NAME.search(name)) for name in names)
+    return {name[: match.start()] for name, match in found if match}
 
 
 def report(subject: str, problems: list[str]) -> str:
@@ -157,9 +154,10 @@ def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | N
         if _LAYER_NAME.fullmatch(leaf) or _CELL_NAME.fullmatch(leaf):
             modules.setdefault(stem + dot, []).append(name)
     if prefix is not None:
-        found = gru_prefix(names, prefix)
-        if found is not None:
-            return found
+        prefixes = gru_prefixes(names)
+        for candidate in (prefix, f"{prefix}."):
+            if candidate in prefixes:
+                return candidate
         there = f"GRUs stand under {_listed(map(repr, modules))}" if modules else _seen(names)
         raise FormatError(f"no GRU under prefix {prefix!r}: {there}")
     if not modules:

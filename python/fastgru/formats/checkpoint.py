@@ -16,7 +16,7 @@ from fastgru.errors import FormatError
 from fastgru.formats.pickle_values import Dict, Other
 from fastgru.formats.torch_objects import Tensor
 from fastgru.formats.window import Allowance
-from fastgru.spec import gru_prefix, report
+from fastgru.spec import gru_prefixes, report
 
 GRU_LIKE = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)")
 _MAX_DEPTH = 100
@@ -58,7 +58,7 @@ def flatten(root: Any, allowance: Allowance) -> Checkpoint:
                 continue
             allowance.take(_KEPT + len(place.path) + len(key))
             name = place.path + key
-            if key in seen or (not nested and name in values):
+            if key in seen or (gru_like and name in values):
                 twice[name] = None
             seen.add(key)
             if nested:
@@ -80,11 +80,14 @@ def flatten(root: Any, allowance: Allowance) -> Checkpoint:
 
 def find_prefix(checkpoint: Checkpoint, prefix: str | None) -> str | None:
     """`prefix` in full, if it means exactly one; else as it is, for the validator to judge."""
-    if not isinstance(prefix, str) or gru_prefix(checkpoint.values, prefix) is not None:
+    if not isinstance(prefix, str):
         return prefix
-    found = (gru_prefix(checkpoint.values, top + prefix) for top in checkpoint.tops)
-    full = {candidate for candidate in found if candidate is not None}
-    return full.pop() if len(full) == 1 else prefix
+    there = gru_prefixes(checkpoint.values)
+    as_given, inside = (
+        {f"{top}{prefix}{dot}" for top in tops for dot in ("", ".")} & there
+        for tops in ([""], checkpoint.tops)
+    )
+    return inside.pop() if len(inside) == 1 and not as_given else prefix
 
 
 def kind_of(value: Any) -> str:

@@ -147,7 +147,7 @@ def _read(window: Window, objects: TorchObjects, allowance: Allowance) -> Any:
             f"{error}; {_ADVICE}"
         ) from error
     except FormatError as error:
-        raise FormatError(f"damaged torch.save file: {error}") from error
+        raise FormatError(f"the pickle in the torch.save file: {error}") from error
 
 
 def _require_little_endian(is_little: bool) -> None:

@@ -147,7 +147,7 @@ def _entry(data: bytes, place: int) -> tuple[Entry, int]:
         raise FormatError("damaged zip archive: an entry of the directory makes no sense")
     name = data[place + _CENTRAL.size : extra_start]
     try:
-        text = name.decode("utf-8" if flags & _UTF8 else "cp437")
+        text = name.decode("utf-8" if flags & _UTF8 else "latin-1")
     except UnicodeDecodeError as error:
         raise FormatError(f"damaged zip archive: {name[:50]!r} is no name") from error
     large = _zip64_sizes(data[extra_start:extra_end])
@@ -193,7 +193,7 @@ def _data_start(file: BinaryIO, entry: Entry, end: int) -> int:
         raise FormatError("its header contradicts the directory")
     if start + entry.size > end:
         raise FormatError(f"{entry.size} bytes from {start} on are beyond the members")
-    encoded = entry.name.encode("utf-8" if entry.flags & _UTF8 else "cp437")
+    encoded = entry.name.encode("utf-8" if entry.flags & _UTF8 else "latin-1")
     if _at(file, entry.header + _LOCAL.size, name_length) != encoded:
         raise FormatError("its header has another name")
     return start
