@@ -278,6 +278,14 @@ def test_python_would_have_run_or_refused_them(name: str) -> None:
     assert list(pickletools.genops(pickled(EXECUTION[name])))[-1][0].name == "STOP"
 
 
+def test_names_in_messages_are_printable_and_short(path: Path) -> None:
+    """They come from the file and go to a terminal."""
+    names = [text("a\x1b[2J\n") + text("b") + b"\x93", text("c" * 4000) + text("d") + b"\x93"]
+    message = outcome(path, archive(tuple_of(*names)))
+    assert r"'a\x1b[2J\n.b', ccc" in message
+    assert len(message) < 500 + len(str(path))
+
+
 def test_instead_of_the_magic_number(path: Path) -> None:
     """The first pickle is read like all others."""
     assert "os.system" in outcome(path, pickled(SYSTEM_CALL))

@@ -300,6 +300,7 @@ def odd_values(torch: ModuleType) -> dict[Any, Any]:
         "expanded": torch.ones(1).expand(1000),
         "negated": torch.ones(2, dtype=torch.complex64).conj().imag,
         "dtype": torch.float16,
+        "version": torch.__version__,
         "device": torch.device("cuda:1"),
         "size": torch.Size([1, 2]),
         "storage": torch.ones(2).untyped_storage(),

@@ -208,7 +208,7 @@ def _push_global(machine: Machine, module: str, name: str) -> None:
     full = f"{'builtins' if module == '__builtin__' else module}.{name}"  # Python 2's name
     machine.allowance.take(sys.getsizeof(full))
     if not machine.meaning.knows(full) and len(machine.unknown) < _MAX_LISTED:
-        machine.unknown[full[:_MAX_GLOBAL]] = None
+        machine.unknown[full[:100] if full.isprintable() else ascii(full[:100])] = None
     machine.stack.append(Global(full))
 
 

@@ -89,7 +89,7 @@ _OTHERS = {
     "torch.serialization._get_layout": "a layout",
     "torch.device": "a device",
     "torch.Tensor": "a class",
-    **{f"torch.{name}": "a class" for name in ("contiguous_format", "preserve_format")},
+    "torch.torch_version.TorchVersion": "a version",
     **{
         f"torch.per_{name}": "a quantization scheme"
         for name in (
