@@ -6,6 +6,7 @@ Pickles and archives are put together here opcode by opcode, because no library 
 from __future__ import annotations
 
 import encodings.cp437  # noqa: F401  (which zipfile imports for other names)
+import importlib.util
 import io
 import os
 import pickle
@@ -31,6 +32,7 @@ from fastgru.formats import window
 
 I, H = 3, 2  # noqa: E741
 DATA = Path(__file__).parent / "data"
+FUZZ = Path(__file__).parent / "fuzz"
 MAGIC = 0x1950A86A20F9469CFC6C
 SYSTEM = {"protocol_version": 1001, "little_endian": True}
 MEBIBYTE = 1 << 20
@@ -743,6 +745,19 @@ def test_changed_pickles(path: Path, changes: list[tuple[int, int]], cut: int) -
 def test_random_opcodes(path: Path, opcodes: list[int]) -> None:
     """What no pickler writes."""
     outcome(path, archive(bytes(opcodes)))
+
+
+def test_the_fuzzers_corpus(path: Path) -> None:
+    """What a fuzzer found to run lines that nothing else here does."""
+    spec = importlib.util.spec_from_file_location("fuzz", FUZZ / "fuzz_torch_file.py")
+    assert spec is not None
+    assert spec.loader is not None
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    inputs = list((FUZZ / "corpus").iterdir())
+    assert inputs
+    for input_ in inputs:
+        outcome(path, fuzz.as_file(input_.read_bytes()))
 
 
 def test_damaged_data_in_an_archive_is_always_noticed(path: Path) -> None:

@@ -1,0 +1,116 @@
+"""Fuzzes the reader of `.pt` files, guided by coverage: a GRU or a FormatError, nothing run.
+
+    pip install atheris                             # not part of any extra; Linux and macOS
+    mkdir /tmp/found                                # where new inputs go
+    python tests/fuzz/fuzz_torch_file.py /tmp/found tests/fuzz/corpus -max_total_time=600
+
+An input's first byte says what the rest is: a file (0), the pickle of a zip archive with sound
+checksums (1), or the pickle of a chain as before torch 1.6 (2), so that the pickle's opcodes are
+reached without guessing a CRC. A crash is written to a file; give that instead of the folders to
+see it again. `python tests/fuzz/fuzz_torch_file.py --seeds tests/fuzz/corpus` writes the inputs to
+start from out of tests/data. Not part of pytest, which only replays the corpus; new inputs go there
+if they run lines that none there does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import os
+import pickle
+import re
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MAGIC = 0x1950A86A20F9469CFC6C
+HEAD = b"".join(
+    pickle.dumps(part, 2) for part in (MAGIC, 1001, {"little_endian": True, "type_sizes": {}})
+)
+KEYS = [str(key) for key in range(8)]
+DATA = bytes(range(64)) * 64
+FORBIDDEN = re.compile(r"import|exec|pickle\..*|os\.(system|exec|fork|posix_spawn)|subprocess.*")
+
+watching = False
+
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if watching and FORBIDDEN.fullmatch(event):
+        raise AssertionError(f"{event} {arguments[:1]}")
+
+
+def as_file(data: bytes) -> bytes:
+    """The file that an input stands for."""
+    kind, rest = data[:1], data[1:]
+    if kind == b"\1":
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("a/data.pkl"), rest)
+            for key in KEYS:
+                archive.writestr(zipfile.ZipInfo(f"a/data/{key}"), DATA[: 8 << int(key)])
+        return file.getvalue()
+    if kind == b"\2":
+        storages = b"".join(
+            (2 << int(key)).to_bytes(8, "little") + DATA[: 8 << int(key)] for key in KEYS
+        )
+        return HEAD + rest + pickle.dumps(KEYS, 2) + storages
+    return rest
+
+
+def one_input(data: bytes) -> None:
+    global watching  # noqa: PLW0603
+    fd = os.memfd_create("model.pt")
+    try:
+        os.write(fd, as_file(data))
+        watching = True
+        try:
+            gru = fastgru.load(f"/proc/self/fd/{fd}")
+        except fastgru.FormatError:
+            return
+        finally:
+            watching = False
+        if gru.hidden_size <= 64 and gru.input_size <= 64:
+            gru(np.zeros((1, 1, gru.input_size), np.float32))
+    finally:
+        os.close(fd)
+
+
+def write_seeds(folder: Path) -> None:
+    for path in sorted((Path(__file__).parents[1] / "data").glob("*.pt")):
+        data = path.read_bytes()
+        seeds = [b"\0" + data]
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                seeds = [*seeds, b"\1" + archive.read(name)]
+        for seed in seeds:
+            (folder / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--seeds"]:
+        write_seeds(Path(sys.argv[2]))
+        return
+    fastgru.load(Path(__file__).parents[1] / "data" / "strided.pt")  # what reading itself imports
+    for name in ("encodings.cp437", "heapq"):  # of zipfile and Counter, when they are first used
+        importlib.import_module(name)
+    sys.addaudithook(watch)
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("this needs atheris: pip install atheris")
+    with atheris.instrument_imports(include=["fastgru.formats", "fastgru.spec"]):
+        import fastgru
+        from fastgru.formats import npz_file, torch_file  # noqa: F401
+    main()
+else:
+    import fastgru
