@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self.loop.call_at(start + self.due[0], self._send)
 
     def _send(self) -> None:
-        if self.done.done():
+        if self.done.done() or self._protocol.state is not State.OPEN:
             return
         self._protocol.send_binary(self._frames[len(self.sent) % DISTINCT])
         self._flush()
