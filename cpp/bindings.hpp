@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 
@@ -62,12 +63,15 @@ inline std::size_t threads_for(double microseconds, std::size_t requested) {
 // The thread waits for the end instead, as it does from Python 3.14 on.
 class ReleasedGil {
  public:
-  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  // held: let go where the thread waits for the end.
+  explicit ReleasedGil(std::unique_lock<std::mutex>* held = nullptr)
+      : held_(held), state_(PyEval_SaveThread()) {}
   ~ReleasedGil() {
 #if defined(__GLIBCXX__)  // elsewhere pthread_exit() does not unwind
     try {
       PyEval_RestoreThread(state_);
     } catch (abi::__forced_unwind&) {
+      if (held_ && held_->owns_lock()) held_->unlock();
       while (true) std::this_thread::sleep_for(std::chrono::hours(1));
     }
 #else
@@ -78,6 +82,7 @@ class ReleasedGil {
   ReleasedGil& operator=(const ReleasedGil&) = delete;
 
  private:
+  std::unique_lock<std::mutex>* held_;
   PyThreadState* state_;
 };
 

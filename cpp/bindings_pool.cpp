@@ -1,4 +1,4 @@
-// fastgru._core.Pool: many live sequences in one slab, one call at a time.
+// fastgru._core.Pool: many live sequences in slabs, one call at a time.
 #include <pybind11/stl.h>
 
 #include <mutex>
@@ -11,42 +11,105 @@ namespace fastgru {
 namespace {
 
 // Holds a pool for one call, unless it is shut down. Whoever waits for it gives up the GIL, so that
-// whoever has it can take the GIL back.
+// whoever has it can take the GIL back. While it is held no Python object is made: that may collect
+// garbage, and with it run a __del__ that closes a session.
 class Held {
  public:
   explicit Held(Pool& pool) : lock_(pool.mutex(), std::try_to_lock) {
-    if (!lock_) wait();
+    if (!lock_) wait(pool);
+    pool.taken_after_forks = forks_so_far();
     if (pool.is_shut_down()) throw std::runtime_error("this pool is shut down");
   }
   void release() { lock_.unlock(); }
 
+  // Runs work(), estimated at this many microseconds, and releases the pool.
+  template <class Work>
+  void compute(double microseconds, Work work) {
+    if (microseconds < kReleaseGilFrom) {
+      work();
+    } else {
+      const ReleasedGil released(&lock_);
+      work();
+      lock_.unlock();  // before waiting for the GIL
+      return;
+    }
+    lock_.unlock();
+  }
+
  private:
-  void wait() {
-    const ReleasedGil released;
+  void wait(Pool& pool) {
+    // A thread that had it at the fork is not in this process.
+    if (pool.taken_after_forks != forks_so_far())
+      throw std::runtime_error(
+          "another thread was using this pool when the process forked: make a new one");
+    const ReleasedGil released(&lock_);
     lock_.lock();
   }
   std::unique_lock<std::mutex> lock_;
 };
 
-std::unique_ptr<Pool> make_pool(const Model& model, std::size_t capacity) {
-  if (model.packed->sizes.num_directions != 1)
-    throw py::value_error(
-        "pool: the model is bidirectional; its reverse direction starts at the end "
-        "of a sequence, which a pool has not seen");
-  return std::make_unique<Pool>(model.packed, capacity);
+// Roughly, of copying states: 5 GB/s.
+double copy_microseconds(const Pool& pool, std::size_t n) {
+  double bytes = 0;
+  for (const auto& model : pool.models())
+    bytes += static_cast<double>(4 * n * model->sizes.num_layers * model->sizes.hidden_size);
+  return bytes / 5e3;
 }
 
-const float* state_data(const Pool& pool, const char* name, const py::array& state) {
-  const ModelSizes& sizes = pool.model().sizes;
-  if (!has_shape(state, {sizes.num_layers, sizes.hidden_size}))
-    wrong_shape(name, tuple_text({sizes.num_layers, sizes.hidden_size}), state);
-  return contiguous(state, name);
+std::unique_ptr<Pool> make_pool(const std::vector<const Model*>& models, std::size_t capacity) {
+  Pool::Models packed;
+  if (models.empty()) throw py::value_error("pool: expected a model");
+  for (const Model* model : models) {
+    if (model->packed->sizes.num_directions != 1)
+      throw py::value_error(
+          "pool: the model is bidirectional; its reverse direction starts at the end "
+          "of a sequence, which a pool has not seen");
+    packed.push_back(model->packed);
+  }
+  return std::make_unique<Pool>(std::move(packed), capacity);
 }
 
-SessionId open_session(Pool& pool, const std::optional<py::array>& h_0) {
-  const float* const state = h_0 ? state_data(pool, "h_0", *h_0) : nullptr;
+using Arrays = std::vector<py::array>;
+
+// Where each GRU's states are, checked: (L, n, H), or (L, H) of one session.
+std::vector<const float*> states_data(const Pool& pool, const char* name,
+                                      const std::optional<std::size_t>& n, const Arrays& states) {
+  if (states.size() != pool.models().size())
+    throw ShapeError(std::string(name) + ": expected " + std::to_string(pool.models().size()) +
+                     " arrays, got " + std::to_string(states.size()));
+  std::vector<const float*> data;
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    const ModelSizes& sizes = pool.models()[i]->sizes;
+    const std::string label = states.size() == 1 ? name : name + ("[" + std::to_string(i) + "]");
+    const auto check = [&](std::initializer_list<std::size_t> shape) {
+      if (!has_shape(states[i], shape)) wrong_shape(label.c_str(), tuple_text(shape), states[i]);
+    };
+    n ? check({sizes.num_layers, *n, sizes.hidden_size})
+      : check({sizes.num_layers, sizes.hidden_size});
+    data.push_back(contiguous(states[i], label.c_str()));
+  }
+  return data;
+}
+
+// New arrays for the states of n sessions, or of one.
+std::pair<std::vector<py::array_t<float>>, std::vector<float*>> new_states(
+    const Pool& pool, const std::optional<std::size_t>& n) {
+  std::vector<py::array_t<float>> states;
+  std::vector<float*> data;
+  for (const auto& model : pool.models()) {
+    const ModelSizes& sizes = model->sizes;
+    states.push_back(n ? new_array({sizes.num_layers, *n, sizes.hidden_size})
+                       : new_array({sizes.num_layers, sizes.hidden_size}));
+    data.push_back(states.back().mutable_data());
+  }
+  return {std::move(states), std::move(data)};
+}
+
+SessionId open_session(Pool& pool, const std::optional<Arrays>& h_0) {
+  std::vector<const float*> states;
+  if (h_0) states = states_data(pool, "h_0", std::nullopt, *h_0);
   const Held held(pool);
-  return pool.open(state);
+  return pool.open(h_0 ? states.data() : nullptr);
 }
 
 void close_session(Pool& pool, SessionId id) {
@@ -54,18 +117,19 @@ void close_session(Pool& pool, SessionId id) {
   pool.close(id);
 }
 
-py::array_t<float> get_state(Pool& pool, SessionId id) {
-  const ModelSizes& sizes = pool.model().sizes;
-  py::array_t<float> state = new_array({sizes.num_layers, sizes.hidden_size});
-  const Held held(pool);
-  pool.get_state(id, state.mutable_data());
-  return state;
+std::vector<py::array_t<float>> get_state(Pool& pool, SessionId id) {
+  auto [states, data] = new_states(pool, std::nullopt);
+  {
+    const Held held(pool);
+    pool.read(&id, 1, data.data(), nullptr);
+  }
+  return std::move(states);
 }
 
-void set_state(Pool& pool, SessionId id, const py::array& state) {
-  const float* const data = state_data(pool, "state", state);
+void set_state(Pool& pool, SessionId id, const Arrays& states) {
+  const std::vector<const float*> data = states_data(pool, "state", std::nullopt, states);
   const Held held(pool);
-  pool.set_state(id, data);
+  pool.write(&id, 1, data.data(), nullptr);
 }
 
 const SessionId* ids_data(const py::array& ids) {
@@ -77,9 +141,35 @@ const SessionId* ids_data(const py::array& ids) {
   return static_cast<const SessionId*>(ids.data());
 }
 
+// States and versions.
+std::pair<std::vector<py::array_t<float>>, py::array_t<std::uint64_t>> read(Pool& pool,
+                                                                            const py::array& ids) {
+  const SessionId* const sessions = ids_data(ids);
+  const auto n = static_cast<std::size_t>(ids.shape(0));
+  auto [states, data] = new_states(pool, n);
+  py::array_t<std::uint64_t> versions(static_cast<py::ssize_t>(n));
+  std::uint64_t* const to = versions.mutable_data();
+  Held held(pool);
+  held.compute(copy_microseconds(pool, n),
+               [&, &data = data] { pool.read(sessions, n, data.data(), to); });
+  return {std::move(states), std::move(versions)};
+}
+
+void write(Pool& pool, const py::array& ids, const Arrays& states,
+           const py::array_t<std::uint64_t, py::array::c_style>& versions) {
+  const SessionId* const sessions = ids_data(ids);
+  const auto n = static_cast<std::size_t>(ids.shape(0));
+  const std::vector<const float*> data = states_data(pool, "states", n, states);
+  if (!has_shape(versions, {n})) wrong_shape("versions", tuple_text({n}), versions);
+  const std::uint64_t* const expected = versions.data();
+  Held held(pool);
+  held.compute(copy_microseconds(pool, n), [&] { pool.write(sessions, n, data.data(), expected); });
+}
+
 py::array_t<float> step(Pool& pool, const py::array& ids, const py::array& x,
                         const std::optional<py::array>& out, std::size_t num_threads) {
-  const ModelSizes& sizes = pool.model().sizes;
+  if (pool.models().size() != 1) throw py::value_error("step: this pool has several GRUs");
+  const ModelSizes& sizes = pool.models()[0]->sizes;
   const std::size_t hidden = sizes.hidden_size;
   const SessionId* const sessions = ids_data(ids);
   const auto n = static_cast<std::size_t>(ids.shape(0));
@@ -93,10 +183,7 @@ py::array_t<float> step(Pool& pool, const py::array& ids, const py::array& x,
   const double microseconds = estimate_microseconds(sizes, 1, n);
   const std::size_t threads = threads_for(microseconds, num_threads);
   Held held(pool);
-  compute(microseconds, [&] {
-    pool.step(sessions, n, from, to, threads);
-    held.release();  // before waiting for the GIL
-  });
+  held.compute(microseconds, [&] { pool.step(sessions, n, from, to, threads); });
   return y;
 }
 
@@ -116,7 +203,7 @@ PyObject* plain_step(PyObject* const* args, std::size_t count, PyObject* names) 
   auto* const pool = plain_object<Pool>(core.ptr());
   const auto ids = py::reinterpret_borrow<py::array>(args[1]);
   // The number of threads is Python's: a step that may use several goes there.
-  if (!pool || estimate_microseconds(pool->model().sizes, 1,
+  if (!pool || estimate_microseconds(pool->models()[0]->sizes, 1,
                                      static_cast<std::size_t>(ids.size())) >= kParallelFrom)
     return nullptr;
   return step(*pool, ids, py::reinterpret_borrow<py::array>(args[2]), out, 1).release().ptr();
@@ -124,55 +211,48 @@ PyObject* plain_step(PyObject* const* args, std::size_t count, PyObject* names) 
   return nullptr;
 }
 
-py::array_t<SessionId> to_array(const std::vector<SessionId>& ids) {
-  return py::array_t<SessionId>(static_cast<py::ssize_t>(ids.size()), ids.data());
+std::size_t size(Pool& pool) {
+  const Held held(pool);
+  return pool.size();
+}
+
+// Calls take(ids) with the pool held and the GIL not, for an array as long as there are sessions.
+template <class Make, class Take>
+py::array_t<SessionId> all_ids(Pool& pool, Make make, Take take) {
+  while (true) {
+    const std::size_t n = size(pool);
+    py::array_t<SessionId> ids(static_cast<py::ssize_t>(n));
+    SessionId* const to = ids.mutable_data();
+    make(n);
+    Held held(pool);
+    if (pool.size() != n) continue;  // meanwhile
+    held.compute(copy_microseconds(pool, n), [&] {
+      pool.ids(to);
+      take(to, n);
+    });
+    return ids;
+  }
 }
 
 py::array_t<SessionId> session_ids(Pool& pool) {
-  const Held held(pool);
-  return to_array(pool.ids());
-}
-
-py::array_t<float> get_states(Pool& pool, const py::array& ids) {
-  const ModelSizes& sizes = pool.model().sizes;
-  const SessionId* const sessions = ids_data(ids);
-  const auto n = static_cast<std::size_t>(ids.shape(0));
-  py::array_t<float> states = new_array({n, sizes.num_layers, sizes.hidden_size});
-  const Held held(pool);
-  pool.get_states(sessions, n, states.mutable_data());
-  return states;
-}
-
-const float* states_data(const Pool& pool, std::size_t n, const py::array& states) {
-  const ModelSizes& sizes = pool.model().sizes;
-  if (!has_shape(states, {n, sizes.num_layers, sizes.hidden_size}))
-    wrong_shape("states", tuple_text({n, sizes.num_layers, sizes.hidden_size}), states);
-  return contiguous(states, "states");
-}
-
-void set_states(Pool& pool, const py::array& ids, const py::array& states) {
-  const SessionId* const sessions = ids_data(ids);
-  const auto n = static_cast<std::size_t>(ids.shape(0));
-  const float* const data = states_data(pool, n, states);
-  const Held held(pool);
-  pool.set_states(sessions, n, data);
+  return all_ids(pool, [](std::size_t) {}, [](const SessionId*, std::size_t) {});
 }
 
 py::tuple snapshot(Pool& pool) {
-  const ModelSizes& sizes = pool.model().sizes;
-  const Held held(pool);
-  const std::vector<SessionId> ids = pool.ids();
-  py::array_t<float> states = new_array({ids.size(), sizes.num_layers, sizes.hidden_size});
-  pool.get_states(ids.data(), ids.size(), states.mutable_data());
-  return py::make_tuple(pool.next_serial(), to_array(ids), states);
+  std::vector<py::array_t<float>> states;
+  std::vector<float*> data;
+  const auto ids = all_ids(
+      pool, [&](std::size_t n) { std::tie(states, data) = new_states(pool, n); },
+      [&](const SessionId* all, std::size_t n) { pool.read(all, n, data.data(), nullptr); });
+  return py::make_tuple(ids, states);
 }
 
-void restore(Pool& pool, std::int64_t next_serial, const py::array& ids, const py::array& states) {
+void restore(Pool& pool, const py::array& ids, const Arrays& states) {
   const SessionId* const sessions = ids_data(ids);
   const auto n = static_cast<std::size_t>(ids.shape(0));
-  const float* const data = states_data(pool, n, states);
-  const Held held(pool);
-  pool.restore(next_serial, sessions, n, data);
+  const std::vector<const float*> data = states_data(pool, "states", n, states);
+  Held held(pool);
+  held.compute(copy_microseconds(pool, n), [&] { pool.restore(sessions, n, data.data()); });
 }
 
 void shut_down(Pool& pool) {
@@ -180,26 +260,21 @@ void shut_down(Pool& pool) {
   pool.shut_down();
 }
 
-std::size_t size(Pool& pool) {
-  const Held held(pool);
-  return pool.size();
-}
-
 }  // namespace
 
 void bind_pool(py::module_& m) {
   py::class_<Pool>(m, "Pool")
-      .def(py::init(&make_pool), py::arg("model"), py::arg("capacity"))
+      .def(py::init(&make_pool), py::arg("models"), py::arg("capacity"))
       .def("open", &open_session, py::arg("h_0"))
       .def("close", &close_session, py::arg("session"))
       .def("get_state", &get_state, py::arg("session"))
       .def("set_state", &set_state, py::arg("session"), py::arg("state"))
-      .def("get_states", &get_states, py::arg("ids"))
-      .def("set_states", &set_states, py::arg("ids"), py::arg("states"))
+      .def("read", &read, py::arg("ids"))
+      .def("write", &write, py::arg("ids"), py::arg("states"), py::arg("versions"))
       .def("step", &step, py::arg("ids"), py::arg("x"), py::arg("out"), py::arg("num_threads"))
       .def("ids", &session_ids)
       .def("snapshot", &snapshot)
-      .def("restore", &restore, py::arg("next_serial"), py::arg("ids"), py::arg("states"))
+      .def("restore", &restore, py::arg("ids"), py::arg("states"))
       .def("shutdown", &shut_down)
       .def("__len__", &size)
       .def_property_readonly("capacity", &Pool::capacity);

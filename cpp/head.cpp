@@ -251,9 +251,13 @@ void max_over_time(const OverTime& call) {
   for_each_row(call, [&](const float* x, float* y, std::size_t length) {
     std::copy_n(x, call.width, y);
     for_each_step(call, x, 1, length, [&](const float* values) {
-      // not (values[i] <= y[i]): true for NaN in either, and NaN must win
-      for (std::size_t i = 0; i < call.width; ++i)
-        if (!(values[i] <= y[i]) && !std::isnan(y[i])) y[i] = values[i];
+      const float* __restrict from = values;
+      float* __restrict to = y;
+      // NaN must win, from either side; no branch, for the compiler's vectors.
+      for (std::size_t i = 0; i < call.width; ++i) {
+        const bool keep = (from[i] <= to[i]) | (to[i] != to[i]);
+        to[i] = keep ? to[i] : from[i];
+      }
     });
   });
 }

@@ -33,6 +33,13 @@
 namespace fastgru {
 namespace {
 
+// Forks between the first process that loaded this and the current one.
+std::atomic<unsigned> forks{0};
+
+#if defined(__unix__) || defined(__APPLE__)
+[[maybe_unused]] const int watching_forks = pthread_atfork(nullptr, nullptr, [] { ++forks; });
+#endif
+
 std::atomic<std::size_t> chosen_threads{0};  // 0: not chosen
 std::atomic<std::size_t> core_limit{SIZE_MAX};
 
@@ -94,13 +101,6 @@ bool start_region(std::size_t threads, Body body, void* context) {
   }
   return !too_few;
 }
-
-// Forks between the first process that loaded this and the current one.
-std::atomic<unsigned> forks{0};
-
-#if defined(__unix__) || defined(__APPLE__)
-[[maybe_unused]] const int watching_forks = pthread_atfork(nullptr, nullptr, [] { ++forks; });
-#endif
 
 // Starts regions for one thread of a forked child: see Note [Fork and libgomp].
 class Runner {
@@ -181,6 +181,8 @@ void pause() {
 }
 
 }  // namespace
+
+unsigned forks_so_far() { return forks.load(std::memory_order_relaxed); }
 
 std::size_t default_num_threads() {
   if (const std::size_t n = chosen_threads.load(std::memory_order_relaxed)) return n;

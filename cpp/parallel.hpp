@@ -22,6 +22,9 @@ std::size_t threads_to_use(std::size_t requested);
 // "libgomp", "libomp", or "none" without OpenMP.
 const char* openmp_runtime();
 
+// Between the first process that loaded this and the current one.
+unsigned forks_so_far();
+
 // The core that the calling thread is on; -1 where the system does not tell.
 int current_core();
 // Moves the calling thread away from `core`, if it may run elsewhere: Note [A core each].

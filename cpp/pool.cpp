@@ -1,23 +1,35 @@
 #include "pool.hpp"
 
 #include <algorithm>
+#include <random>
 #include <string>
 
 namespace fastgru {
+namespace {
 
-Pool::Pool(std::shared_ptr<const PackedModel> model, std::size_t capacity)
-    : model_(std::move(model)) {
+std::int64_t random_serial(std::int64_t below) {
+  std::random_device device;
+  return std::uniform_int_distribution<std::int64_t>(1, below - 1)(device);
+}
+
+}  // namespace
+
+Pool::Pool(Models models, std::size_t capacity) : models_(std::move(models)) {
   if (capacity > kMostSessions)
     throw std::invalid_argument("capacity: expected at most " + std::to_string(kMostSessions) +
                                 ", got " + std::to_string(capacity));
-  states_ = Buffer(checked_product(checked_product(model_->sizes.num_layers, capacity),
-                                   model_->sizes.hidden_size * sizeof(float)));
+  for (const auto& model : models_)
+    states_.emplace_back(checked_product(checked_product(model->sizes.num_layers, capacity),
+                                         model->sizes.hidden_size * sizeof(float)),
+                         Buffer::Contents::as_found);  // open() writes a session's
   serials_.resize(capacity);
+  versions_.resize(capacity);
   slots_.resize(capacity);
-  last_step_.resize(capacity);
+  last_call_.resize(capacity);
   free_.resize(capacity);
   for (std::size_t i = 0; i < capacity; ++i)
     free_[i] = static_cast<std::uint32_t>(capacity - 1 - i);
+  next_serial_ = random_serial(kSerials);
 }
 
 std::size_t Pool::slot_of(SessionId id) const {
@@ -27,24 +39,42 @@ std::size_t Pool::slot_of(SessionId id) const {
   return slot;
 }
 
-void Pool::write_state(std::size_t slot, const float* state) {
-  const std::size_t hidden = model_->sizes.hidden_size;
-  for (std::size_t l = 0; l < model_->sizes.num_layers; ++l) {
-    if (state)
-      std::copy_n(state + l * hidden, hidden, state_of(l, slot));
-    else
-      std::fill_n(state_of(l, slot), hidden, 0.0f);
+void Pool::find_slots(const SessionId* ids, std::size_t n) {
+  ++calls_;
+  for (std::size_t i = 0; i < n; ++i) {
+    const SessionId id = ids[i];  // read once: another thread may write to the caller's array
+    const std::size_t slot = slot_of(id);
+    if (last_call_[slot] == calls_)
+      throw std::invalid_argument("ids: session " + std::to_string(id) + " is there twice");
+    last_call_[slot] = calls_;
+    slots_[i] = static_cast<std::uint32_t>(slot);  // i < capacity: none was there twice
   }
 }
 
-SessionId Pool::open(const float* h_0) {
+template <class Visit>
+void Pool::for_each_state(std::size_t i, std::size_t n, Visit visit) const {
+  for (std::size_t gru = 0; gru < models_.size(); ++gru) {
+    const ModelSizes& sizes = models_[gru]->sizes;
+    for (std::size_t l = 0; l < sizes.num_layers; ++l)
+      visit(gru, state_of(gru, l, slots_[i]), (l * n + i) * sizes.hidden_size, sizes.hidden_size);
+  }
+}
+
+SessionId Pool::open(const float* const* h_0) {
   if (free_.empty())
     throw PoolFull("all " + std::to_string(capacity()) + " sessions of this pool are open");
-  const std::size_t slot = free_.back();
+  const std::uint32_t slot = free_.back();
   free_.pop_back();
   serials_[slot] = next_serial_;
   next_serial_ = next_serial_ % (kSerials - 1) + 1;
-  write_state(slot, h_0);
+  ++versions_[slot];
+  slots_[0] = slot;
+  for_each_state(0, 1, [&](std::size_t gru, float* state, std::size_t at, std::size_t hidden) {
+    if (h_0)
+      std::copy_n(h_0[gru] + at, hidden, state);
+    else
+      std::fill_n(state, hidden, 0.0f);
+  });
   return id_of(slot);
 }
 
@@ -54,64 +84,61 @@ void Pool::close(SessionId id) {
   free_.push_back(static_cast<std::uint32_t>(slot));  // has room for all slots
 }
 
-void Pool::get_state(SessionId id, float* state) const {
-  const std::size_t slot = slot_of(id), hidden = model_->sizes.hidden_size;
-  for (std::size_t l = 0; l < model_->sizes.num_layers; ++l)
-    std::copy_n(state_of(l, slot), hidden, state + l * hidden);
+void Pool::read(const SessionId* ids, std::size_t n, float* const* states,
+                std::uint64_t* versions) {
+  find_slots(ids, n);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (versions) versions[i] = versions_[slots_[i]];
+    for_each_state(i, n, [&](std::size_t gru, float* state, std::size_t at, std::size_t hidden) {
+      std::copy_n(state, hidden, states[gru] + at);
+    });
+  }
 }
 
-void Pool::set_state(SessionId id, const float* state) { write_state(slot_of(id), state); }
+void Pool::write(const SessionId* ids, std::size_t n, const float* const* states,
+                 const std::uint64_t* versions) {
+  find_slots(ids, n);
+  for (std::size_t i = 0; versions && i < n; ++i)
+    if (versions[i] != versions_[slots_[i]])
+      throw std::runtime_error("session " + std::to_string(id_of(slots_[i])) +
+                               " has changed while it was in this step: one call of a session at "
+                               "a time");
+  for (std::size_t i = 0; i < n; ++i) {
+    ++versions_[slots_[i]];
+    for_each_state(i, n, [&](std::size_t gru, float* state, std::size_t at, std::size_t hidden) {
+      std::copy_n(states[gru] + at, hidden, state);
+    });
+  }
+}
 
 void Pool::step(const SessionId* ids, std::size_t n, SequenceView<const float> x,
                 SequenceView<float> y, std::size_t max_threads) {
-  ++steps_;
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::size_t slot = slot_of(ids[i]);
-    if (last_step_[slot] == steps_)
-      throw std::invalid_argument("ids: session " + std::to_string(ids[i]) + " is there twice");
-    last_step_[slot] = steps_;
-    slots_[i] = static_cast<std::uint32_t>(slot);  // i < capacity: none was there twice
-  }
+  find_slots(ids, n);
   Call call;
   call.T = 1;
   call.B = n;
   call.x = x;
   call.y = y;
-  call.h_0 = call.h_n = state_of(0, 0);
+  call.h_0 = call.h_n = state_of(0, 0, 0);
   call.slots = slots_.data();
   call.state_rows = capacity();
   call.max_threads = max_threads;
-  call.end_layer = model_->sizes.num_layers;
-  run(*model_, call);
+  call.end_layer = models_[0]->sizes.num_layers;
+  run(*models_[0], call);
+  for (std::size_t i = 0; i < n; ++i) ++versions_[slots_[i]];
 }
 
-std::vector<SessionId> Pool::ids() const {
-  std::vector<SessionId> open;
-  open.reserve(size());
+void Pool::ids(SessionId* ids) const {
   for (std::size_t slot = 0; slot < capacity(); ++slot)
-    if (serials_[slot] != 0) open.push_back(id_of(slot));
-  return open;
+    if (serials_[slot] != 0) *ids++ = id_of(slot);
 }
 
 void Pool::shut_down() {
   is_shut_down_ = true;
-  states_ = Buffer();
+  states_.clear();
 }
 
-void Pool::get_states(const SessionId* ids, std::size_t n, float* states) const {
-  for (std::size_t i = 0; i < n; ++i) get_state(ids[i], states + i * state_size());
-}
-
-void Pool::set_states(const SessionId* ids, std::size_t n, const float* states) {
-  for (std::size_t i = 0; i < n; ++i) slot_of(ids[i]);  // throws before anything is written
-  for (std::size_t i = 0; i < n; ++i) set_state(ids[i], states + i * state_size());
-}
-
-void Pool::restore(std::int64_t next_serial, const SessionId* ids, std::size_t n,
-                   const float* states) {
-  if (next_serial < 1 || next_serial >= kSerials)
-    throw std::invalid_argument("next serial: expected 1 to " + std::to_string(kSerials - 1) +
-                                ", got " + std::to_string(next_serial));
+void Pool::restore(const SessionId* ids, std::size_t n, const float* const* states) {
   std::vector<std::int64_t> serials(capacity());
   for (std::size_t i = 0; i < n; ++i) {
     const auto refuse = [&](const std::string& why) {
@@ -127,10 +154,11 @@ void Pool::restore(std::int64_t next_serial, const SessionId* ids, std::size_t n
   free.reserve(capacity());
   for (std::size_t slot = capacity(); slot-- > 0;)
     if (serials[slot] == 0) free.push_back(static_cast<std::uint32_t>(slot));
+  const std::int64_t next_serial = random_serial(kSerials);
   serials_.swap(serials);
   free_.swap(free);
-  next_serial_ = (next_serial + kSkipped - 1) % (kSerials - 1) + 1;
-  for (std::size_t i = 0; i < n; ++i) write_state(slot_in(ids[i]), states + i * state_size());
+  next_serial_ = next_serial;
+  write(ids, n, states, nullptr);
 }
 
 }  // namespace fastgru

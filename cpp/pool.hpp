@@ -1,13 +1,16 @@
-// The states of many live sequences (sessions) in one slab, of which any advance together: a step
-// reads and writes them where they are. Refuses bidirectional models, and to grow.
+// The states of many live sequences (sessions) in slabs, of which any advance together: a step
+// reads and writes them where they are. A pool of a whole model has a slab for each of its GRUs.
+// Refuses bidirectional models, and to grow.
 //
 // Note [Session ids]
-// An id is a slot of the slab and the session's serial number, so that the id of a closed session
-// is known to be stale although its slot is somebody else's now. Serials start at 1: no id is a
-// small number that somebody counted up. A pool that is restored leaves out kSkipped serials, which
-// sessions may have got between the snapshot and the end of the process.
+// An id is a slot of the slabs and the session's serial number, so that the id of a closed session
+// is known to be stale although its slot is somebody else's now. Serials count up from a random
+// number below 2^39, drawn anew for each pool and each restored snapshot: no id is a small number
+// that somebody counted up, and none is likely to be another pool's, or one that was given away
+// between a snapshot and the end of its process.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -31,68 +34,75 @@ struct PoolFull : std::runtime_error {
 class Pool {
  public:
   static constexpr std::size_t kMostSessions = std::size_t{1} << 24;
+  using Models = std::vector<std::shared_ptr<const PackedModel>>;
 
   // Throws std::invalid_argument for a capacity of more than kMostSessions.
-  Pool(std::shared_ptr<const PackedModel> model, std::size_t capacity);
+  Pool(Models models, std::size_t capacity);
 
   // The caller holds it around everything below. Where something throws, nothing has changed.
+  // Pointers to states: one for each GRU.
   std::mutex& mutex() { return mutex_; }
 
-  // h_0, state: [layers, H]; null: zeros.
-  SessionId open(const float* h_0);
+  // h_0: [layers, H] each; null: zeros.
+  SessionId open(const float* const* h_0);
   void close(SessionId id);
-  void get_state(SessionId id, float* state) const;
-  void set_state(SessionId id, const float* state);
 
-  // One step of n sessions: x and y as Call's, row i is ids[i]'s. Throws UnknownSession, and
-  // std::invalid_argument for an id that is there twice.
+  // Of n sessions: [layers, n, H] each. Throws UnknownSession, and std::invalid_argument for an id
+  // that is there twice. versions: [n] or null; whatever changes a session changes its version.
+  void read(const SessionId* ids, std::size_t n, float* const* states, std::uint64_t* versions);
+  // Also throws std::runtime_error where a version is not the session's any more.
+  void write(const SessionId* ids, std::size_t n, const float* const* states,
+             const std::uint64_t* versions);
+
+  // One step of n sessions of a pool with one GRU: x and y as Call's, row i is ids[i]'s. Throws as
+  // read().
   void step(const SessionId* ids, std::size_t n, SequenceView<const float> x, SequenceView<float> y,
             std::size_t max_threads);
 
-  std::vector<SessionId> ids() const;  // of the open sessions, by slot
-  // Of n sessions at once: [n, layers, H].
-  void get_states(const SessionId* ids, std::size_t n, float* states) const;
-  void set_states(const SessionId* ids, std::size_t n, const float* states);
-  // The serial of the next session: what a snapshot keeps beside ids and states.
-  std::int64_t next_serial() const { return next_serial_; }
-  // Replaces all sessions. ids: [n], states: [n, layers, H]. Throws std::invalid_argument where
-  // they cannot be a pool's of this capacity.
-  void restore(std::int64_t next_serial, const SessionId* ids, std::size_t n, const float* states);
+  std::size_t size() const { return capacity() - free_.size(); }
+  void ids(SessionId* ids) const;  // [size()], of the open sessions, by slot
+  // Replaces all sessions; states as read()'s. Throws std::invalid_argument where they cannot be a
+  // pool's of this capacity.
+  void restore(const SessionId* ids, std::size_t n, const float* const* states);
 
-  // Gives back the memory of all states. Afterwards only what is const may be asked for, but
-  // states.
+  // Gives back the memory of all states. Only what is const may be asked for afterwards.
   void shut_down();
   bool is_shut_down() const { return is_shut_down_; }
 
-  const PackedModel& model() const { return *model_; }
+  const Models& models() const { return models_; }
   std::size_t capacity() const { return serials_.size(); }
-  std::size_t size() const { return capacity() - free_.size(); }
+
+  // forks() of parallel.hpp when somebody last took the mutex.
+  std::atomic<unsigned> taken_after_forks{0};
 
  private:
   static constexpr SessionId kSlots = kMostSessions;  // serial * kSlots + slot
   static constexpr std::int64_t kSerials = std::int64_t{1} << 39;
-  static constexpr std::int64_t kSkipped = std::int64_t{1} << 24;
 
   SessionId id_of(std::size_t slot) const {
     return serials_[slot] * kSlots + static_cast<SessionId>(slot);
   }
-  std::size_t state_size() const { return model_->sizes.num_layers * model_->sizes.hidden_size; }
   static std::size_t slot_in(SessionId id) { return static_cast<std::size_t>(id % kSlots); }
   std::size_t slot_of(SessionId id) const;  // throws UnknownSession
-  float* state_of(std::size_t layer, std::size_t slot) const {
-    return reinterpret_cast<float*>(states_.data()) +
-           (layer * capacity() + slot) * model_->sizes.hidden_size;
+  // To slots_; throws for an id that is unknown or there twice.
+  void find_slots(const SessionId* ids, std::size_t n);
+  float* state_of(std::size_t gru, std::size_t layer, std::size_t slot) const {
+    return reinterpret_cast<float*>(states_[gru].data()) +
+           (layer * capacity() + slot) * models_[gru]->sizes.hidden_size;
   }
-  void write_state(std::size_t slot, const float* state);
+  // Calls visit(a layer's state in the slab, its place in one or n sessions' states) for slots_[i].
+  template <class Visit>
+  void for_each_state(std::size_t i, std::size_t n, Visit visit) const;
 
-  std::shared_ptr<const PackedModel> model_;
-  Buffer states_;                         // [layers, capacity, H]
+  Models models_;
+  std::vector<Buffer> states_;            // of each GRU: [layers, capacity, H]
   std::vector<std::int64_t> serials_;     // [capacity]; 0: closed
+  std::vector<std::uint64_t> versions_;   // [capacity]
   std::vector<std::uint32_t> free_;       // slots; the last one is taken next
-  std::vector<std::uint32_t> slots_;      // [capacity]: of the sessions in a step
-  std::vector<std::uint64_t> last_step_;  // [capacity]: finds ids that are there twice
-  std::uint64_t steps_ = 0;               // tried
-  std::int64_t next_serial_ = 1;
+  std::vector<std::uint32_t> slots_;      // [capacity]: of the sessions in a call
+  std::vector<std::uint64_t> last_call_;  // [capacity]: finds ids that are there twice
+  std::uint64_t calls_ = 0;
+  std::int64_t next_serial_;
   bool is_shut_down_ = false;
   std::mutex mutex_;
 };

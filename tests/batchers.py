@@ -58,11 +58,12 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 class RecordingPool(fastgru.Pool):
     """Keeps who was in each step, and on which thread it ran; a step can be held."""
 
-    __slots__ = ("began", "go", "steps", "threads")
+    __slots__ = ("began", "fail_with", "go", "steps", "threads")
 
     def __init__(self, gru: fastgru.GRU, capacity: int) -> None:
         super().__init__(gru, capacity)
         self.steps: list[list[int]] = []
+        self.fail_with: Exception | None = None
         self.threads: list[threading.Thread] = []
         self.began, self.go = threading.Event(), threading.Event()
         self.go.set()
@@ -70,6 +71,8 @@ class RecordingPool(fastgru.Pool):
     def step(self, ids: Any, x: Any, *, out: Any = None) -> Any:
         self.began.set()
         assert self.go.wait(60)
+        if self.fail_with is not None:
+            raise self.fail_with
         y = super().step(ids, x, out=out)
         self.steps.append(ids.tolist())
         self.threads.append(threading.current_thread())

@@ -20,11 +20,13 @@ from batchers import (
     called,
     inputs,
     make,
+    network,
     run,
     stepped,
     turns,
 )
 from conftest import same_bits
+from fastgru import aio
 
 # ---- cancelling ----
 
@@ -320,3 +322,67 @@ def test_one_event_loop() -> None:
         await batcher.step(session, inputs(I))
 
     run(first)
+
+
+@pytest.mark.parametrize("where", ["submit", "step"])
+def test_what_nobody_expects(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread to be had, or an error that is no Exception: the calls raise it, others go on."""
+
+    class Unexpected(BaseException):
+        pass
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("can't start new thread") if where == "submit" else Unexpected
+
+    async def main() -> None:
+        pool, batcher = make(inline=False)
+        ids, x = [pool.open() for _ in range(2)], inputs(2, I)
+        with monkeypatch.context() as patch:
+            if where == "submit":
+                patch.setattr("concurrent.futures.ThreadPoolExecutor.submit", fail)
+            else:
+                patch.setattr("fastgru.batching.PoolStep.run", fail)
+            calls = [called(batcher, s, x_t) for s, x_t in zip(ids, x, strict=True)]
+            done, _ = await asyncio.wait(calls, timeout=30)
+            assert len(done) == 2
+            for call in calls:
+                error = call.exception()
+                assert isinstance(error, RuntimeError if where == "submit" else Unexpected)
+        for s, x_t in zip(ids, x, strict=True):  # no state has changed
+            other = called(batcher, ids[1 - ids.index(s)], x_t)
+            assert same_bits(await called(batcher, s, x_t), stepped(x_t))
+            await other
+            pool.set_state(ids[0], np.zeros_like(pool.get_state(ids[0])))
+            pool.set_state(ids[1], np.zeros_like(pool.get_state(ids[1])))
+        await batcher.aclose()
+
+    run(main)
+
+
+def test_errors_that_cannot_be_copied() -> None:
+    """Each call raises the pool's error, whatever its constructor takes."""
+
+    class Odd(Exception):
+        def __init__(self, first: str, second: str) -> None:
+            super().__init__(f"{first} {second}")
+
+    async def main() -> None:
+        pool, batcher = make()
+        pool.fail_with = Odd("two", "words")
+        ids, x = [pool.open() for _ in range(2)], inputs(2, I)
+        calls = [called(batcher, s, x_t) for s, x_t in zip(ids, x, strict=True)]
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, Odd)
+        await batcher.aclose()
+
+    run(main)
+
+
+def test_arguments() -> None:
+    pool = network().pool(3)
+    for bad, match in ((network(), "pool: expected a Pool"), (None, "pool: expected a Pool")):
+        with pytest.raises(TypeError, match=match):
+            aio.Batcher(bad)  # type: ignore[arg-type]
+    for delay in ("1", None, True):
+        with pytest.raises(TypeError, match="max_delay: expected seconds"):
+            aio.Batcher(pool, max_delay=delay)  # type: ignore[arg-type]

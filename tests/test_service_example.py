@@ -163,6 +163,7 @@ def test_sessions_are_limited(server: Server) -> None:
                 ("12345", 1008, "session 12345: not open"),
                 ("x" * 500, 1008, "session x"),
                 ("-1", 1008, "session -1: not open"),
+                ("9" * 5000, 1008, "session 9999"),
             ):
                 async with server.connect(session) as socket:
                     assert (await close_code(socket))[0] == code
@@ -178,18 +179,19 @@ def test_sessions_are_limited(server: Server) -> None:
 def test_whole_sequences(server: Server) -> None:
     """POST /sequences: the GRU's own outputs; limits and bad bodies by status and sentence."""
     x = inputs(7, 2)
-    sequences = [x[:, 0].tolist(), x[:3, 1].tolist(), []]
+    sequences = [x[:, 0].tolist(), x[:3, 1].tolist()]
     status, answer = server.post(json.dumps({"sequences": sequences}).encode())
     assert status == 200
     expected, _ = network()(x)
     outputs = [np.array(y, np.float32).reshape(-1, H) for y in answer["outputs"]]
-    for y, exact in zip(outputs, (expected[:, 0], expected[:3, 1], expected[:0, 0]), strict=True):
+    for y, exact in zip(outputs, (expected[:, 0], expected[:3, 1]), strict=True):
         assert same_bits(y, exact)
     frame = [0.0] * I
     for body, status, reason in (
         ({"sequences": [[frame] * 60, [frame] * 41]}, 413, "at most 100 frames"),
         ({"sequences": [[frame], [frame, frame[1:]]]}, 422, "sequences[1]: expected numbers"),
         ({"sequences": [[[None] * I]]}, 422, "got object"),
+        ({"sequences": [[frame], []]}, 422, "sequences[1]: expected at least one frame"),
         ({"sequences": 3}, 422, "body: expected"),
         ([], 422, "body: expected"),
     ):
@@ -340,6 +342,13 @@ def test_wrong_options_are_one_line() -> None:
         (["--model", "missing"], "missing"),
         (["--shape", "3,4", "--capacity", "0"], "capacity"),
         (["--engine", "onnxruntime", "--snapshot", "s"], "--snapshot needs --engine fastgru"),
+        (["--shape", "64"], "--shape: expected I,H"),
+        (["--shape", "64,-1"], "--shape: expected I,H"),
+        (["--port", "99999"], "port must be 0-65535"),
+        (["--max-steps", "-1"], "expected at least 1, got -1"),
+        (["--grace", "-1"], "expected at least 0, got -1"),
+        (["--snapshot", "nowhere/s"], "nowhere"),
+        (["--snapshot-every", "1"], "--snapshot-every needs --snapshot"),
     ):
         result = run_script(FOLDER / "server.py", *options)
         assert result.returncode == 2

@@ -27,7 +27,10 @@ def load_weights(model: Path | None, prefix: str | None, shape: str, threads: in
         if not isinstance(gru, fastgru.GRU):
             raise ValueError(f"{model}: expected a GRU, got {type(gru).__name__}")
         return gru
-    input_size, hidden_size = map(int, shape.split(","))
+    sizes = shape.split(",")
+    if len(sizes) != 2 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise ValueError(f"--shape: expected I,H such as 64,128, got {shape}")
+    input_size, hidden_size = map(int, sizes)
     rng, bound = np.random.default_rng(0), hidden_size**-0.5
     shapes: dict[str, tuple[int, ...]] = {
         "weight_ih_l0": (3 * hidden_size, input_size),

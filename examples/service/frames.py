@@ -46,6 +46,8 @@ def read_sequences(body: bytes, input_size: int, most_steps: int) -> list[Array]
         name = f"sequences[{number}]"
         if not isinstance(values, list):
             raise ValueError(f"{name}: expected a list of frames")
+        if not values:
+            raise ValueError(f"{name}: expected at least one frame")
         found.append(_finite(name, _numbers(name, values, (len(values), input_size))))
     steps = sum(map(len, found))
     if steps > most_steps:

@@ -3,7 +3,8 @@
     python examples/service/server.py --model model.safetensors --capacity 1000
 
 Without a model it runs random weights. SIGTERM and SIGINT end it in order: every frame that has
-arrived is answered, connections are closed, sessions are saved; a second signal does not wait.
+been taken is answered, connections are closed, sessions are saved; a second signal does not wait. A
+connection's frame is taken when the one before it is answered; others were not applied.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import uvicorn
@@ -87,22 +88,64 @@ class Runner:
             self._server.should_exit = True
 
 
+def at_least(kind: type[int] | type[float], least: int) -> Callable[[str], float]:
+    """What argparse reads a number with."""
+
+    def read(text: str) -> float:
+        number = kind(text)
+        if not number >= least:
+            raise argparse.ArgumentTypeError(f"expected at least {least}, got {text}")
+        return number
+
+    return read
+
+
 def arguments() -> argparse.ArgumentParser:
     """The command line. load.py takes the model's part of it, too."""
     parser = argparse.ArgumentParser(description="Serve live GRU sessions.")
     add_model(parser)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    add("--port", type=int, default=8000, help="default %(default)s; 0 takes a free one")
+    add("--port", type=at_least(int, 0), default=8000, help="default %(default)s; 0: a free one")
     add("--engine", choices=("fastgru", "onnxruntime"), default="fastgru")
-    add("--capacity", type=int, default=1000, help="sessions at once (default %(default)s)")
-    add("--threads", type=int, default=1, help="of the engine (default %(default)s)")
-    add("--max-delay", type=float, default=0.001, help="seconds that a frame waits for others")
-    add("--max-batch", type=int, default=64, help="sessions in a step (default %(default)s)")
-    add("--max-steps", type=int, default=10_000, help="frames in a POST (default %(default)s)")
-    add("--grace", type=float, default=30, help="seconds that a dropped session stays open")
+    add(
+        "--capacity",
+        type=at_least(int, 1),
+        default=1000,
+        help="sessions at once (default %(default)s)",
+    )
+    add("--threads", type=at_least(int, 1), default=1, help="of the engine (default %(default)s)")
+    add(
+        "--max-delay",
+        type=at_least(float, 0),
+        default=0.001,
+        help="seconds that a frame waits for others",
+    )
+    add(
+        "--max-batch",
+        type=at_least(int, 1),
+        default=64,
+        help="sessions in a step (default %(default)s)",
+    )
+    add(
+        "--max-steps",
+        type=at_least(int, 1),
+        default=1000,
+        help="frames in a POST (default %(default)s)",
+    )
+    add(
+        "--grace",
+        type=at_least(float, 0),
+        default=30,
+        help="seconds that a dropped session stays open",
+    )
     add("--snapshot", type=Path, help="file of all sessions: read at the start, written at the end")
-    add("--snapshot-every", type=float, default=0, help="seconds; default: only at the end")
+    add(
+        "--snapshot-every",
+        type=at_least(float, 0),
+        default=0,
+        help="seconds; default: only at the end",
+    )
     return parser
 
 
@@ -119,8 +162,12 @@ def make_engine(args: argparse.Namespace) -> Engine:
     if args.engine == "fastgru":
         options = {"max_delay": args.max_delay, "max_batch": args.max_batch}
         engine: Engine = FastgruEngine(gru, args.capacity, **options)
-        if args.snapshot is not None and args.snapshot.exists():
-            engine.restore(args.snapshot)
+        if args.snapshot is not None:
+            if args.snapshot.exists():
+                engine.restore(args.snapshot)
+            engine.snapshot(args.snapshot)  # now, rather than at the end, says that it cannot be
+        elif args.snapshot_every:
+            raise ValueError("--snapshot-every needs --snapshot")
         return engine
     if args.snapshot is not None:
         raise ValueError("--snapshot needs --engine fastgru")
@@ -148,7 +195,7 @@ def main() -> None:
     try:
         engine = make_engine(args)
         listener = listen(args.host, args.port)
-    except (ValueError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         parser.error(str(error))
     model = args.model or "random weights (no --model)"
     print(f"{args.engine}: {model}, I {engine.input_size}, H {engine.hidden_size}")

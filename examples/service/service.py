@@ -40,7 +40,7 @@ class Limits:
     """
 
     grace: float = 30.0
-    most_steps: int = 10_000
+    most_steps: int = 1000
     drain: float = 0.2
     patience: float = 10.0
 
@@ -85,7 +85,8 @@ class Service:
                 raise Refused(TRY_LATER, str(error)) from None
             self._frames[session] = 0
         else:
-            session = int(wanted) if wanted.isascii() and wanted.isdigit() else -1
+            is_number = wanted.isascii() and wanted.isdigit() and len(wanted) < 20
+            session = int(wanted) if is_number else -1
             if session in self._connected:
                 raise Refused(TRY_LATER, f"session {session} has a connection")
             if session not in self._frames:
@@ -211,16 +212,19 @@ class Service:
     # ---- HTTP ----
 
     async def sequences(self, request: Request) -> Response:
-        """Answers whole sequences, each from a zero state; others wait while one request runs."""
+        """Answers whole sequences, each from a zero state; others wait while one request runs.
+
+        json holds the GIL meanwhile, so `most_steps` also limits how long live streams wait.
+        """
         if self._drain_until is not None:
             return _error(503, "the service ends")
         most = self.limits.most_steps * frame_limit(self.engine.input_size)
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > most:
-                return _error(413, f"expected at most {most} bytes")
         async with self._one_sequence:
+            body = bytearray()
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    return _error(413, f"expected at most {most} bytes")
             try:
                 count, text = await asyncio.to_thread(self._answer, bytes(body))
             except OverflowError as error:

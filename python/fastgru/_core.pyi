@@ -90,26 +90,31 @@ class Stream:
 
 @final
 class Pool:
-    """States of up to `capacity` sessions of a unidirectional Model; one call at a time.
+    """States of up to `capacity` sessions of unidirectional Models; one call at a time.
 
-    KeyError for an id that is not an open session's.
+    Lists of states have one array for each Model. KeyError for an id that is not an open session's,
+    ValueError for one that is there twice.
     """
 
-    def __init__(self, model: Model, capacity: int) -> None: ...
-    def open(self, h_0: Float32Array | None) -> int: ...  # h_0 (L, H) or None (zeros)
+    def __init__(self, models: Sequence[Model], capacity: int) -> None: ...
+    def open(self, h_0: Sequence[Float32Array] | None) -> int: ...  # (L, H) or None (zeros)
     def close(self, session: int) -> None: ...
-    def get_state(self, session: int) -> Float32Array: ...  # a copy, (L, H)
-    def set_state(self, session: int, state: Float32Array) -> None: ...
-    def get_states(self, ids: Int64Array) -> Float32Array: ...  # (n, L, H)
-    def set_states(self, ids: Int64Array, states: Float32Array) -> None: ...
-    # ids (n,), x (n, I) -> (n, H). `out`: as in fastgru.Pool.step
+    def get_state(self, session: int) -> list[Float32Array]: ...  # copies, (L, H)
+    def set_state(self, session: int, state: Sequence[Float32Array]) -> None: ...
+    # copies, (L, n, H), and versions, which change with every call that changes a session
+    def read(self, ids: Int64Array) -> tuple[list[Float32Array], NDArray[np.uint64]]: ...
+    # RuntimeError where one of the sessions has another version by now
+    def write(
+        self, ids: Int64Array, states: Sequence[Float32Array], versions: NDArray[np.uint64]
+    ) -> None: ...
+    # Of a pool with one Model. ids (n,), x (n, I) -> (n, H). `out`: as in fastgru.Pool.step
     def step(
         self, ids: Int64Array, x: Float32Array, out: Float32Array | None, num_threads: int
     ) -> Float32Array: ...
     def ids(self) -> Int64Array: ...  # of the open sessions
-    def snapshot(self) -> tuple[int, Int64Array, Float32Array]: ...  # restore()'s arguments
-    # ids (n,), states (n, L, H); ValueError where they cannot be this pool's, which keeps its own
-    def restore(self, next_serial: int, ids: Int64Array, states: Float32Array) -> None: ...
+    def snapshot(self) -> tuple[Int64Array, list[Float32Array]]: ...  # restore()'s arguments
+    # ids (n,), states (L, n, H); ValueError where they cannot be this pool's, which keeps its own
+    def restore(self, ids: Int64Array, states: Sequence[Float32Array]) -> None: ...
     def shutdown(self) -> None: ...  # every other call is a RuntimeError from here on
     def __len__(self) -> int: ...
     @property

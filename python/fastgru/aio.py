@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgru.arrays import Float32Array
@@ -67,6 +68,8 @@ class Batcher:
     by the pool itself; a step that would have to run because one was closed comes with the next
     call or after `max_delay`.
 
+    A session that makes many calls at once takes room from the others: await each before the next.
+
     A step that is estimated (from recent ones of about as many rows) to take less than
     `INLINE_BELOW` runs on the event loop, a longer one on a worker thread; one at a time. While
     that thread computes, other calls of the pool wait for it.
@@ -104,6 +107,10 @@ class Batcher:
         max_pending: how many calls there is room for until their steps, 16 * max_batch if None.
         Raises TypeError and ValueError for what is no such number.
         """
+        if not isinstance(pool, (Pool, ModelPool)):
+            raise TypeError(f"pool: expected a Pool or a ModelPool, got {type(pool).__name__}")
+        if isinstance(max_delay, bool) or not isinstance(max_delay, (int, float, np.number)):
+            raise TypeError(f"max_delay: expected seconds, got {max_delay!r}")
         if not max_delay >= 0:  # nor NaN
             raise ValueError(f"max_delay: expected seconds, at least 0, got {max_delay!r}")
         self._pool = pool
@@ -257,15 +264,36 @@ class Batcher:
         self._stats.waiting_seconds += sum(now - call.time for call in batch)
         inline = self._cost[len(batch).bit_length()] < INLINE_BELOW
         if inline if self._inline is None else self._inline:
-            self._finish(batch, *self._timed_step(batch))
+            try:
+                found = self._timed_step(batch)
+            except BaseException as error:  # an interrupt, say
+                self._fail(batch, error)
+                raise
+            self._finish(batch, *found)
             return
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(1, "fastgru-batcher")
-        self._running = True
-        self._worker.submit(self._work, loop, batch)
+        try:
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, "fastgru-batcher")
+            self._running = True
+            self._worker.submit(self._work, loop, batch)
+        except Exception as error:  # the system gives no thread
+            self._fail(batch, error)
 
     def _work(self, loop: asyncio.AbstractEventLoop, batch: list[Call]) -> None:
-        loop.call_soon_threadsafe(self._finish, batch, *self._timed_step(batch))
+        try:
+            found = self._timed_step(batch)
+        except BaseException as error:
+            loop.call_soon_threadsafe(self._fail, batch, error)
+        else:
+            loop.call_soon_threadsafe(self._finish, batch, *found)
+
+    def _fail(self, batch: list[Call], error: BaseException) -> None:
+        """The step has not run: each of its calls raises this."""
+        self._running = False
+        for call in batch:
+            if not call.future.done():
+                call.future.set_exception(error)
+        self._look_soon()
 
     def _timed_step(self, batch: list[Call]) -> tuple[list[Outcome], float, float]:
         """Outcomes, seconds, and those of this thread: without waiting for the GIL or a core."""

@@ -138,7 +138,7 @@ class PoolStep:
         except Exception as error:
             refused = dict(self._refused(batch)) if isinstance(error, KeyError) else {}
             if not refused:
-                return [copy.copy(error) for _ in batch]
+                return [_copied(error) for _ in batch]
         rest = iter(self.run([call for call in batch if call.session not in refused]))
         return [refused.get(call.session) or next(rest) for call in batch]
 
@@ -148,3 +148,12 @@ class PoolStep:
                 self._pool.get_state(call.session)
             except Exception as error:
                 yield call.session, error
+
+
+def _copied(error: Exception) -> Exception:
+    """One for each call, whose tracebacks differ; itself where its class cannot be copied."""
+    try:
+        other = copy.copy(error)
+    except Exception:
+        return error
+    return other if isinstance(other, Exception) else error

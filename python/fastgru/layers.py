@@ -7,10 +7,10 @@ Refuses to know a layer's neighbours: what fits what is model.py's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgru import _core
@@ -297,11 +297,8 @@ class LayerNorm(_Rows):
     ) -> None:
         tensors = _checked("LayerNorm", ["weight", "bias"], weight=(weight, "I"), bias=(bias, "I"))
         number: object = eps
-        if (
-            isinstance(number, bool)
-            or not isinstance(number, (int, float))
-            or not 0 <= number < math.inf
-        ):
+        is_number = isinstance(number, (int, float, np.floating)) and not isinstance(number, bool)
+        if not is_number or not 0 <= eps <= np.finfo(np.float64).max:
             raise ValueError(f"eps: expected a finite number of at least 0, got {eps!r}")
         self._eps, self._isa = float(eps), None
         self._size = next((len(tensor) for tensor in tensors.values()), None)

@@ -81,7 +81,8 @@ class Model:
         """
         array = self._entry.read("x", x)
         steps, batch = self._entry.check_sequences("x", array.shape)
-        counts = None if lengths is None else as_int64("lengths", lengths)
+        # a copy: its owner may write to it while layers look at it by turns
+        counts = None if lengths is None else as_int64("lengths", lengths).copy()
         if counts is not None:
             check_lengths(counts, steps, batch, self._at_least)
 

@@ -39,9 +39,13 @@ class Pool:
     are the same to the bit as from one call of the GRU. A call that raises changes nothing. NaN in
     one session stays there. `len(pool)` counts the open sessions.
 
+    Ids are 64-bit integers that no other pool gives away, nor this one after a restart, but by a
+    chance of less than one in 10**9. They are no secrets.
+
     Any number of Python threads may use a pool at once. Calls of one pool take turns, in no certain
     order: a step keeps the others waiting until it ends, none of them holding the GIL. Steps
-    estimated at 10 us or more release the GIL. Pools of one model do not wait for each other.
+    estimated at 10 us or more release the GIL. Pools of one model do not wait for each other. In a
+    forked child a pool that another thread was using at the fork raises RuntimeError.
 
     >>> import numpy as np, fastgru
     >>> gru = fastgru.GRU.from_state_dict({"weight_ih_l0": np.ones((6, 3), np.float32),
@@ -65,14 +69,14 @@ class Pool:
                 "of a sequence, which a pool never sees; call the GRU on whole sequences"
             )
         self._gru = gru
-        self._core = _core.Pool(gru._model, positive("capacity", capacity))
+        self._core = _core.Pool([gru._model], positive("capacity", capacity))
 
     def open(self, h_0: ArrayLike | None = None) -> int:
-        """A new session's id, which no other session of this pool has or had.
+        """A new session's id, which no other session has or had.
 
         h_0: (L, H), zeros if None. Raises PoolFullError where `capacity` sessions are open.
         """
-        return self._core.open(None if h_0 is None else as_state("h_0", h_0))
+        return self._core.open(None if h_0 is None else [as_state("h_0", h_0)])
 
     def close(self, session: int) -> None:
         """Ends a session; its id is unknown from here on. Raises KeyError for an unknown one."""
@@ -97,11 +101,11 @@ class Pool:
 
     def get_state(self, session: int) -> Float32Array:
         """A session's state (L, H), float32, a copy. Raises KeyError for an unknown one."""
-        return self._core.get_state(_as_id(session))
+        return self._core.get_state(_as_id(session))[0]
 
     def set_state(self, session: int, state: ArrayLike) -> None:
         """Replaces a session's state by `state` (L, H). Raises KeyError and ShapeError."""
-        self._core.set_state(_as_id(session), as_state("state", state))
+        self._core.set_state(_as_id(session), [as_state("state", state)])
 
     def _row(self) -> Row:
         return Row((self._gru.input_size,), np.float32, as_float32)
@@ -143,24 +147,19 @@ class Pool:
         """
         from fastgru.formats.pool_file import write  # noqa: PLC0415
 
-        next_serial, ids, states = self._core.snapshot()
-        write(path, next_serial, ids, [states])
+        write(path, *self._core.snapshot())
 
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Replaces all sessions by those of a snapshot, under their ids.
 
         Sessions go on with the same bits where the model is the same; that the weights are is the
-        caller's to know. No session that is opened from here on has an id of the process that wrote
-        the snapshot, where that opened fewer than 2**24 sessions after it. Raises FormatError for a
-        file that is no snapshot, or not one for this model's layers and hidden size and a pool of
-        this capacity; OSError if it cannot be read. Then all sessions are as they were.
+        caller's to know. Raises FormatError for a file that is no snapshot, or not one for this
+        model's layers and hidden size and a pool of this capacity; OSError if it cannot be read.
+        Then all sessions are as they were.
         """
         from fastgru.formats.pool_file import read  # noqa: PLC0415
 
-        def restore(next_serial: int, ids: Int64Array, states: list[Float32Array]) -> None:
-            self._core.restore(next_serial, ids, states[0])
-
-        read(path, [(self._gru.num_layers, self._gru.hidden_size)], restore)
+        read(path, [(self._gru.num_layers, self._gru.hidden_size)], self._core.restore)
 
     def shutdown(self) -> None:
         """Ends all sessions and gives their memory back; a pool is a context manager that does so.

@@ -122,7 +122,7 @@ void test_model(const ModelSizes& s, const KernelTable* kernels) {
       check_repeats([&] { stream.advance(shape.T, from, to, threads); },
                     "stream " + describe(s, shape, threads));
       if (shape.T != 1) continue;
-      Pool pool(packed, 2 * shape.B);
+      Pool pool({packed}, 2 * shape.B);
       std::vector<SessionId> ids(shape.B);
       for (SessionId& id : ids) id = pool.open(nullptr);
       check_repeats(

@@ -21,14 +21,12 @@ from fastgru.spec import report
 
 KEY = "fastgru_pool"
 VERSION = 1
-_FIELDS = ("format_version", "next_serial", "ids")
+_FIELDS = ("format_version", "ids")
 
 
-def write(
-    path: str | os.PathLike[str], next_serial: int, ids: Int64Array, states: Sequence[Float32Array]
-) -> None:
-    """Writes a snapshot to `path`, atomically. ids: (n,), states: (n, L, H) of each GRU."""
-    description = {"format_version": VERSION, "next_serial": next_serial, "ids": ids.tolist()}
+def write(path: str | os.PathLike[str], ids: Int64Array, states: Sequence[Float32Array]) -> None:
+    """Writes a snapshot to `path`, atomically. ids: (n,), states: (L, n, H) of each GRU."""
+    description = {"format_version": VERSION, "ids": ids.tolist()}
     tensors = {f"states.{gru}": array for gru, array in enumerate(states)}
     data = safetensors_file.serialize(tensors, {KEY: json.dumps(description)})
     write_atomically(path, data)
@@ -37,9 +35,9 @@ def write(
 def read(
     path: str | os.PathLike[str],
     state_shapes: Sequence[tuple[int, int]],
-    restore: Callable[[int, Int64Array, list[Float32Array]], None],
+    restore: Callable[[Int64Array, list[Float32Array]], None],
 ) -> None:
-    """Calls restore(next_serial, ids, states) with a snapshot's; state_shapes: each GRU's (L, H).
+    """Calls restore(ids, states) with a snapshot's; state_shapes: each GRU's (L, H).
 
     A ValueError of `restore` is a FormatError.
     """
@@ -53,7 +51,7 @@ def read(
 def _read(
     name: str,
     state_shapes: Sequence[tuple[int, int]],
-    restore: Callable[[int, Int64Array, list[Float32Array]], None],
+    restore: Callable[[Int64Array, list[Float32Array]], None],
 ) -> None:
     with open_regular(name) as file:
         head = file.read(9)
@@ -71,11 +69,14 @@ def _read(
         )
     if set(description) != set(_FIELDS):
         raise FormatError(f"expected the fields {', '.join(_FIELDS)}, got {list(description)}")
-    next_serial, ids = description["next_serial"], description["ids"]
-    numbers = [next_serial, *ids] if isinstance(ids, list) else [None]
+    ids = description["ids"]
+    numbers = ids if isinstance(ids, list) else [None]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-        raise FormatError("next_serial and ids: expected integers of 63 bits")
-    expected = {f"states.{gru}": (len(ids), *shape) for gru, shape in enumerate(state_shapes)}
+        raise FormatError("ids: expected a list of integers of 63 bits")
+    expected = {
+        f"states.{gru}": (layers, len(ids), hidden)
+        for gru, (layers, hidden) in enumerate(state_shapes)
+    }
     problems = [f"{tensor}: unknown" for tensor in tensors if tensor not in expected]
     for tensor, shape in expected.items():
         found = tensors.get(tensor)
@@ -85,8 +86,6 @@ def _read(
     if problems:
         raise FormatError(report("the states", problems))
     try:
-        restore(
-            next_serial, np.array(ids, np.int64), [tensors[tensor].read() for tensor in expected]
-        )
+        restore(np.array(ids, np.int64), [tensors[tensor].read() for tensor in expected])
     except ValueError as error:
         raise FormatError(str(error)) from error
