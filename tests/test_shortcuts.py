@@ -100,7 +100,7 @@ def test_plain_pool_steps_run_no_python() -> None:
     x, out = inputs(3, I), np.empty((3, H), np.float32)
     assert python_functions(lambda: pool.step(ids, x)) == []
     assert python_functions(lambda: pool.step(ids, x, out=out)) == []
-    for odd in (ids.tolist(), ids.astype(np.int32), np.repeat(ids, 2)[::2]):
+    for odd in (ids.tolist(), ids.astype(np.uint64), np.repeat(ids, 2)[::2]):
         assert "step" in python_functions(functools.partial(pool.step, odd, x))
     assert "step" in python_functions(lambda: pool.step(ids, x.tolist()))
     twin = network().pool(5)

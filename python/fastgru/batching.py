@@ -153,7 +153,6 @@ class PoolStep:
 def _copied(error: Exception) -> Exception:
     """One for each call, whose tracebacks differ; itself where its class cannot be copied."""
     try:
-        other = copy.copy(error)
+        return copy.copy(error)
     except Exception:
         return error
-    return other if isinstance(other, Exception) else error

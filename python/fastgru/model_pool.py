@@ -18,7 +18,7 @@ from fastgru.arrays import Float32Array, Int64Array, as_int64, as_state
 from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
 from fastgru.gru import GRU
-from fastgru.layers import Embedding, Last
+from fastgru.layers import Embedding, Last, OneHot
 from fastgru.options import positive
 from fastgru.pool import Row, _as_id
 from fastgru.spec import report
@@ -112,11 +112,12 @@ class ModelPool:
         entry, first = self._model._entry, self._model.layers[0]
         if not entry.takes_indices:
             return Row((entry.size or 0,), np.float32, entry.read)
-        classes = first.num_embeddings if isinstance(first, Embedding) else first.output_size
+        assert isinstance(first, (Embedding, OneHot))  # what takes indices
+        classes = first.num_embeddings if isinstance(first, Embedding) else first.num_classes
 
         def read(name: str, value: ArrayLike) -> Float32Array | Int64Array:
             index = entry.read(name, value)
-            if index.ndim == 0 and not 0 <= index < classes:
+            if index.ndim == 0 and not 0 <= int(index) < classes:
                 raise IndexError(f"{name}: expected 0 <= index < {classes}, got {index}")
             return index
 
