@@ -22,7 +22,8 @@ from fastgru.arrays import Float32Array
 from fastgru.batching import Call, CallQueue, Outcome, PoolStep
 from fastgru.model_pool import ModelPool
 from fastgru.options import positive
-from fastgru.pool import Pool, _as_id
+from fastgru.pool import Pool
+from fastgru.sessions import as_id
 
 __all__ = ["Batcher", "Stats"]
 
@@ -156,7 +157,7 @@ class Batcher:
             raise RuntimeError("this batcher is closed")
         row = self._step.own_row(x_t)
         if self._running:  # the pool is busy: that it knows the session is left to the call's step
-            session = _as_id(session)
+            session = as_id(session)
         else:
             self._pool.get_state(session)
             session = operator.index(session)

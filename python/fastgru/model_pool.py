@@ -5,29 +5,25 @@ Refuses models that need the end of a sequence before they can give anything, an
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastgru import _core
 from fastgru.arrays import Float32Array, Int64Array, as_int64, as_state
 from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
 from fastgru.gru import GRU
 from fastgru.layers import Embedding, Last, OneHot
-from fastgru.options import positive
-from fastgru.pool import Row, _as_id
+from fastgru.sessions import Row, Sessions, as_id
 from fastgru.spec import report
 
 if TYPE_CHECKING:
     from fastgru.model import Model
 
 
-class ModelPool:
+class ModelPool(Sessions):
     """States of up to `capacity` sessions (live sequences). Made by `Model.pool`.
 
     As `fastgru.Pool`, with all layers of the model: whatever the other sessions of a step are, a
@@ -47,7 +43,7 @@ class ModelPool:
     (2, 2)
     """
 
-    __slots__ = ("__weakref__", "_core", "_layers", "_model")
+    __slots__ = ("_layers", "_model")
 
     def __init__(self, model: Model, capacity: int) -> None:
         """capacity: sessions that may be open at once, at most 2**24; their states are zeros."""
@@ -55,12 +51,10 @@ class ModelPool:
             raise ValueError(report("a pool of this model", problems))
         if not model._grus():
             raise ValueError("a pool keeps states, and this model has no GRU: call the model")
+        super().__init__(model._grus(), capacity)
         self._model = model
         # each step is a sequence's last one so far
         self._layers = [layer for layer in model.layers if not isinstance(layer, Last)]
-        self._core = _core.Pool(
-            [gru._model for gru in model._grus()], positive("capacity", capacity)
-        )
 
     def open(self, h_0: Sequence[ArrayLike] | None = None) -> int:
         """A new session's id, which no other session has or had.
@@ -69,10 +63,6 @@ class ModelPool:
         open, and ShapeError.
         """
         return self._core.open(None if h_0 is None else _as_states("h_0", h_0))
-
-    def close(self, session: int) -> None:
-        """Ends a session; its id is unknown from here on. Raises KeyError for an unknown one."""
-        self._core.close(_as_id(session))
 
     def step(self, ids: ArrayLike, x: ArrayLike) -> Float32Array:
         """One step of n sessions: ids (n,), in any order, x (n, I) -> (n, O), float32.
@@ -102,11 +92,11 @@ class ModelPool:
 
     def get_state(self, session: int) -> list[Float32Array]:
         """Each GRU's state (L, H) of a session, copies. Raises KeyError for an unknown one."""
-        return self._core.get_state(_as_id(session))
+        return self._core.get_state(as_id(session))
 
     def set_state(self, session: int, state: Sequence[ArrayLike]) -> None:
         """Replaces a session's states by each GRU's (L, H). Raises KeyError and ShapeError."""
-        self._core.set_state(_as_id(session), _as_states("state", state))
+        self._core.set_state(as_id(session), _as_states("state", state))
 
     def _row(self) -> Row:
         entry, first = self._model._entry, self._model.layers[0]
@@ -123,56 +113,8 @@ class ModelPool:
 
         return Row((), np.int64, read)
 
-    @property
-    def capacity(self) -> int:
-        """How many sessions may be open at once."""
-        return self._core.capacity
-
-    @property
-    def ids(self) -> Int64Array:
-        """The open sessions' ids, a copy, in no certain order."""
-        return self._core.ids()
-
-    def __len__(self) -> int:
-        return len(self._core)
-
-    def __contains__(self, session: object) -> bool:
-        try:
-            self._core.get_state(_as_id(session))
-        except (KeyError, TypeError):
-            return False
-        return True
-
-    def snapshot(self, path: str | os.PathLike[str]) -> None:
-        """Writes all sessions to a file, as `Pool.snapshot`."""
-        from fastgru.formats.pool_file import write  # noqa: PLC0415
-
-        write(path, *self._core.snapshot())
-
-    def restore(self, path: str | os.PathLike[str]) -> None:
-        """Replaces all sessions by those of a snapshot, as `Pool.restore`."""
-        from fastgru.formats.pool_file import read  # noqa: PLC0415
-
-        shapes = [(gru.num_layers, gru.hidden_size) for gru in self._model._grus()]
-        read(path, shapes, self._core.restore)
-
-    def shutdown(self) -> None:
-        """Ends all sessions and gives their memory back, as `Pool.shutdown`."""
-        with contextlib.suppress(RuntimeError):
-            self._core.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.shutdown()
-
     def __repr__(self) -> str:
-        try:
-            sessions = f"{len(self)} of {self.capacity} open"
-        except RuntimeError:
-            sessions = "shut down"
-        return f"ModelPool({sessions}, {self._model!r})"
+        return self._repr(self._model)
 
 
 def _as_states(name: str, given: Sequence[ArrayLike]) -> list[Float32Array]:
