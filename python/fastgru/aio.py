@@ -50,6 +50,9 @@ class Stats:
         largest_batch: most of them in one step.
         waiting_seconds: sum of the time from each call to the begin of its step.
         compute_seconds: sum of the time of the steps.
+
+    >>> Stats(steps=2, rows=10).rows / 2
+    5.0
     """
 
     steps: int = 0
