@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -231,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
         contenders.append(by_hand(sessions))
         contenders += [alone(sessions, workers) for workers in sorted({1, options.threads})]
     except ImportError as error:
-        print(f"without ONNX Runtime: {error}")
+        print(f"without ONNX Runtime: {error}", file=sys.stderr)
     print(
         f"{options.sessions:,} sessions, I = {options.input}, H = {options.hidden}, "
         f"{options.rows} a step, {options.threads} threads\n"
