@@ -20,20 +20,14 @@ class Held {
     pool.taken_after_forks = forks_so_far();
     if (pool.is_shut_down()) throw std::runtime_error("this pool is shut down");
   }
-  void release() { lock_.unlock(); }
 
-  // Runs work(), estimated at this many microseconds, and releases the pool.
+  // Runs work(), estimated at this many microseconds: the last use of the pool in this call.
   template <class Work>
   void compute(double microseconds, Work work) {
-    if (microseconds < kReleaseGilFrom) {
-      work();
-    } else {
-      const ReleasedGil released(&lock_);
-      work();
-      lock_.unlock();  // before waiting for the GIL
-      return;
-    }
-    lock_.unlock();
+    if (microseconds < kReleaseGilFrom) return work();
+    const ReleasedGil released(&lock_);
+    work();
+    lock_.unlock();  // before waiting for the GIL
   }
 
  private:

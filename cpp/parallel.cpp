@@ -26,9 +26,8 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+
+#include "pause.hpp"
 
 namespace fastgru {
 namespace {
@@ -171,14 +170,6 @@ class OwnRunner {
 };
 thread_local OwnRunner own_runner;
 #endif
-
-void pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
 
 }  // namespace
 

@@ -7,21 +7,9 @@
 #include <algorithm>
 #include <chrono>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "pause.hpp"
 
 namespace {
-
-void pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#else
-  __asm__ volatile("");
-#endif
-}
 
 // The shortest of a few runs: whatever else the machine does makes them longer.
 PyObject* nanoseconds(PyObject*, PyObject*) {
@@ -30,7 +18,7 @@ PyObject* nanoseconds(PyObject*, PyObject*) {
   double least = 1e9;
   for (int run = 0; run < kRuns; ++run) {
     const auto begin = Clock::now();
-    for (int i = 0; i < kPauses; ++i) pause();
+    for (int i = 0; i < kPauses; ++i) fastgru::pause();
     const std::chrono::duration<double, std::nano> took = Clock::now() - begin;
     least = std::min(least, took.count() / kPauses);
   }

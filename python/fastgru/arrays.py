@@ -9,7 +9,7 @@ imported: its tensors are known by what they can do.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,11 @@ def as_state(name: str, value: ArrayLike) -> Float32Array:
     """As `as_float32`, and C-contiguous: what `_core` wants of states, which are small."""
     array = as_float32(name, value)
     return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def as_states(name: str, values: Sequence[ArrayLike]) -> list[Float32Array]:
+    """As `as_state` for each of several GRUs: NAME[0], NAME[1], ..."""
+    return [as_state(f"{name}[{index}]", value) for index, value in enumerate(values)]
 
 
 def _last_axis_strided(array: NDArray[Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastgru.arrays import Float32Array, Int64Array, as_int64, as_state
+from fastgru.arrays import Float32Array, Int64Array, as_int64, as_states
 from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
 from fastgru.gru import GRU
@@ -62,7 +62,7 @@ class ModelPool(Sessions):
         h_0: each GRU's (L, H), zeros if None. Raises PoolFullError where `capacity` sessions are
         open, and ShapeError.
         """
-        return self._core.open(None if h_0 is None else _as_states("h_0", h_0))
+        return self._core.open(None if h_0 is None else as_states("h_0", h_0))
 
     def step(self, ids: ArrayLike, x: ArrayLike) -> Float32Array:
         """One step of n sessions: ids (n,), in any order, x (n, I) -> (n, O), float32.
@@ -96,7 +96,7 @@ class ModelPool(Sessions):
 
     def set_state(self, session: int, state: Sequence[ArrayLike]) -> None:
         """Replaces a session's states by each GRU's (L, H). Raises KeyError and ShapeError."""
-        self._core.set_state(as_id(session), _as_states("state", state))
+        self._core.set_state(as_id(session), as_states("state", state))
 
     def _row(self) -> Row:
         entry, first = self._model._entry, self._model.layers[0]
@@ -115,7 +115,3 @@ class ModelPool(Sessions):
 
     def __repr__(self) -> str:
         return self._repr(self._model)
-
-
-def _as_states(name: str, given: Sequence[ArrayLike]) -> list[Float32Array]:
-    return [as_state(f"{name}[{index}]", state) for index, state in enumerate(given)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from fastgru.arrays import Float32Array, as_state
+from fastgru.arrays import Float32Array, as_states
 from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
 from fastgru.layers import Last
@@ -126,7 +126,7 @@ class ModelStream:
 
     @state.setter
     def state(self, states: Sequence[ArrayLike]) -> None:
-        given = [as_state(f"state[{index}]", state) for index, state in enumerate(states)]
+        given = as_states("state", states)
         if len(given) != len(self._streams):
             raise ShapeError(f"state: expected {len(self._streams)} arrays, got {len(given)}")
         problems = []

@@ -49,14 +49,19 @@ def check_isa(isa: object) -> None:
     _core.Softmax(False, isa)
 
 
+def integer(name: str, value: object, expected: str = "an integer") -> int:
+    """Any integer that is no bool, as an int; TypeError for what else there is."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # that is what is being asked
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
+
+
 def positive(name: str, count: object) -> int:
     """A number of threads or rows; TypeError for no integer, ValueError outside 1..2**31-1."""
-    if isinstance(count, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected an integer, got {count!r}")
-    try:
-        number = operator.index(count)  # type: ignore[arg-type]  # that is what is being asked
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {count!r}") from None
+    number = integer(name, count)
     if not 1 <= number < 2**31:
         raise ValueError(f"{name}: expected at least 1 (and below 2**31), got {number}")
     return number

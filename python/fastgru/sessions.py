@@ -6,7 +6,6 @@ Refuses to step: that is what they differ in.
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from fastgru import _core
 from fastgru.arrays import Float32Array, Int64Array
-from fastgru.options import positive
+from fastgru.options import integer, positive
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
@@ -121,12 +120,7 @@ class Sessions:
 
 def as_id(session: object) -> int:
     """TypeError for what is no integer, KeyError for what no id can be."""
-    if isinstance(session, (bool, np.bool_)):
-        raise TypeError(f"session: expected an id that `open` gave, got {session!r}")
-    try:
-        number = operator.index(session)  # type: ignore[arg-type]  # that is what is being asked
-    except TypeError:
-        raise TypeError(f"session: expected an id that `open` gave, got {session!r}") from None
+    number = integer("session", session, "an id that `open` gave")
     if not 0 <= number < 2**63:
         raise KeyError(f"session {number} is closed or was never this pool's")
     return number
