@@ -62,8 +62,8 @@ void for_each_scale(const ModelSizes& sizes, const std::vector<Precision>& preci
 
 Model make_model(const std::vector<py::array>& tensors, const std::vector<py::array>& scales,
                  const std::vector<std::string>& precisions, std::size_t input_size,
-                 std::size_t hidden_size, std::size_t num_layers, bool bidirectional, bool bias,
-                 bool reset_after, const std::string& activation,
+                 std::size_t hidden_size, std::size_t num_layers, bool bidirectional, bool reverse,
+                 bool bias, bool reset_after, const std::string& activation,
                  const std::string& recurrent_activation, const std::optional<std::string>& isa) {
   ModelSpec spec;
   ModelSizes& sizes = spec.sizes;
@@ -71,11 +71,14 @@ Model make_model(const std::vector<py::array>& tensors, const std::vector<py::ar
   sizes.hidden_size = hidden_size;
   sizes.num_layers = num_layers;
   sizes.num_directions = bidirectional ? 2 : 1;
+  sizes.reverse = reverse;
   sizes.bias = bias;
   sizes.reset_after = reset_after;
   sizes.activation = from_name(kActivations, "activation", activation);
   sizes.recurrent_activation =
       from_name(kRecurrentActivations, "recurrent_activation", recurrent_activation);
+  if (bidirectional && reverse)
+    throw py::value_error("reverse: expected False for a bidirectional model");
   if (input_size < 1 || hidden_size < 1 || num_layers < 1)
     throw py::value_error("input_size, hidden_size and num_layers: expected at least 1, got " +
                           tuple_text({input_size, hidden_size, num_layers}));
@@ -267,8 +270,8 @@ PYBIND11_MODULE(_core, m) {
   py::class_<Model>(m, "Model")
       .def(py::init(&make_model), py::arg("tensors"), py::arg("scales"), py::arg("precisions"),
            py::kw_only(), py::arg("input_size"), py::arg("hidden_size"), py::arg("num_layers"),
-           py::arg("bidirectional"), py::arg("bias"), py::arg("reset_after"), py::arg("activation"),
-           py::arg("recurrent_activation"), py::arg("isa"))
+           py::arg("bidirectional"), py::arg("reverse"), py::arg("bias"), py::arg("reset_after"),
+           py::arg("activation"), py::arg("recurrent_activation"), py::arg("isa"))
       .def_property_readonly("isa", [](const Model& model) { return model.packed->kernels->name; })
       .def_property_readonly("nbytes",
                              [](const Model& model) { return model.packed->storage.size(); })

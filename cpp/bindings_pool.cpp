@@ -58,6 +58,8 @@ std::unique_ptr<Pool> make_pool(const std::vector<const Model*>& models, std::si
       throw py::value_error(
           "pool: the model is bidirectional; its reverse direction starts at the end "
           "of a sequence, which a pool has not seen");
+    if (model->packed->sizes.reverse)
+      throw py::value_error("pool: the model runs from the end of a sequence to its start");
     packed.push_back(model->packed);
   }
   return std::make_unique<Pool>(std::move(packed), capacity);

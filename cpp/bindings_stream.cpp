@@ -32,6 +32,8 @@ std::unique_ptr<Stream> make_stream(const Model& model, std::size_t batch_size,
     throw py::value_error(
         "stream: the model is bidirectional; its reverse direction starts at the end "
         "of a sequence, which a stream has not seen");
+  if (sizes.reverse)
+    throw py::value_error("stream: the model runs from the end of a sequence to its start");
   if (h_0 && !has_shape(*h_0, {sizes.num_layers, batch_size, sizes.hidden_size}))
     wrong_shape("h_0", tuple_text({sizes.num_layers, batch_size, sizes.hidden_size}), *h_0);
   return std::make_unique<Stream>(model.packed, batch_size,

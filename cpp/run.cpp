@@ -2,6 +2,7 @@
 // Rows are sorted by length, longest first, so that the rows still active at step s are the first
 // ones and no work is done on padding. Step s of a row is time s going forward and time
 // length - 1 - s in the reverse direction: both directions start at s = 0 and end at s = length.
+// Between layers that all run in reverse, scratch is in the order of steps: only x and y know time.
 #include "run.hpp"
 
 #include <algorithm>
@@ -199,13 +200,15 @@ class RowBlock {
   void run_steps(std::size_t layer, std::size_t direction, std::size_t step, std::size_t steps,
                  std::size_t rows) {
     const PackedLayer& packed = model_.layers[layer * sizes_.num_directions + direction];
+    const bool back_in = direction == 1 || (sizes_.reverse && layer == call_.first_layer);
+    const bool back_out = direction == 1 || (sizes_.reverse && layer + 1 == call_.end_layer);
     const View<const float> in = input(layer, step);
     for (std::size_t s = 0; s < steps; ++s)
       for (std::size_t row = 0; row < rows; ++row)
-        scratch_.x_rows[s * rows + row] = in.row(row, time_of(row, direction, step + s));
+        scratch_.x_rows[s * rows + row] = in.row(row, time_of(row, back_in, step + s));
     const View<float> out = output(layer, direction, step);
     for (std::size_t row = 0; row < rows; ++row)
-      scratch_.out_rows[row] = out.row(row, time_of(row, direction, step)) + share_.units.begin;
+      scratch_.out_rows[row] = out.row(row, time_of(row, back_out, step)) + share_.units.begin;
 
     const std::size_t K = sizes_.layer_input(layer), H = sizes_.hidden_size;
     const std::size_t first = share_.units.begin;  // a multiple of kPanel
@@ -234,7 +237,7 @@ class RowBlock {
     args.update = scratch_.update;
     args.state_stride = plan_.state_stride;
     args.out = scratch_.out_rows;
-    args.out_step = direction == 0 ? out.at.time_stride : -out.at.time_stride;
+    args.out_step = back_out ? -out.at.time_stride : out.at.time_stride;
     args.trace_stride = call_.trace_stride;
     args.first_unit = first;
     args.units = share_.units.size();
@@ -275,8 +278,8 @@ class RowBlock {
   }
 
   // See Note [Rows, steps and time].
-  std::size_t time_of(std::size_t row, std::size_t direction, std::size_t step) const {
-    return direction == 0 ? step : lengths_[row] - 1 - step;
+  std::size_t time_of(std::size_t row, bool backwards, std::size_t step) const {
+    return backwards ? lengths_[row] - 1 - step : step;
   }
 
   // The state after `step` steps: two buffers a layer that take turns.

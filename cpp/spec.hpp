@@ -30,6 +30,7 @@ struct ModelSizes {
   std::size_t hidden_size = 0;
   std::size_t num_layers = 0;
   std::size_t num_directions = 1;  // 1 or 2
+  bool reverse = false;            // the only direction runs from the end to the start
   bool bias = true;
   bool reset_after = true;
   Activation activation = Activation::tanh;

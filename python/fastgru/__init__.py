@@ -19,17 +19,14 @@ from typing import TYPE_CHECKING
 from fastgru import _startup as _startup  # first: it decides how the extension is loaded
 from fastgru._core import __version__
 from fastgru.comparison import Comparison, Difference, compare
-from fastgru.errors import FormatError, PoolFullError, ShapeError
+from fastgru.errors import FormatError, PoolFullError, ShapeError, UnsupportedLayerError
 from fastgru.formats import load
 from fastgru.gru import GRU
 from fastgru.layers import (
     Embedding,
-    Last,
     LayerNorm,
     Linear,
     LogSoftmax,
-    Max,
-    Mean,
     OneHot,
     ReLU,
     Sigmoid,
@@ -40,6 +37,7 @@ from fastgru.machine import cpu_info, get_num_threads, set_num_threads
 from fastgru.model import Model, from_d2l
 from fastgru.model_pool import ModelPool
 from fastgru.model_stream import ModelStream
+from fastgru.over_time import Last, Max, Mean, Reverse
 from fastgru.pool import Pool
 from fastgru.stream import Stream
 from fastgru.trace import Trace
@@ -66,12 +64,14 @@ __all__ = [
     "Pool",
     "PoolFullError",
     "ReLU",
+    "Reverse",
     "ShapeError",
     "Sigmoid",
     "Softmax",
     "Stream",
     "Tanh",
     "Trace",
+    "UnsupportedLayerError",
     "__version__",
     "compare",
     "cpu_info",

@@ -34,6 +34,7 @@ class Model:
         hidden_size: int,
         num_layers: int,
         bidirectional: bool,
+        reverse: bool,  # the only direction runs from the end to the start
         bias: bool,
         reset_after: bool,
         activation: str,  # "tanh" | "relu" | "sigmoid" | "identity", else ValueError

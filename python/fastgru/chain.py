@@ -14,7 +14,8 @@ import numpy as np
 from fastgru.arrays import Float32Array, Int64Array, as_float32, as_int64, as_state, shape_text
 from fastgru.errors import ShapeError
 from fastgru.gru import GRU
-from fastgru.layers import Last, Layer, _OverTime
+from fastgru.layers import Layer
+from fastgru.over_time import Last, SequenceLayer
 from fastgru.packed import is_packed
 
 Layers = Sequence[Layer | GRU]
@@ -35,7 +36,7 @@ def misfits(layers: Layers) -> Iterator[str]:
         is_gru = isinstance(layer, GRU)
         if index and _takes_indices(layer):
             yield f"{name}: expected to be the first layer, since it takes indices"
-        if reduced and (is_gru or isinstance(layer, _OverTime)):
+        if reduced and (is_gru or isinstance(layer, SequenceLayer)):
             yield f"{name}: expected sequences, {reduced} gives one row for each"
         if isinstance(layer, GRU):
             if first and layer.batch_first != batch_first:
@@ -48,10 +49,12 @@ def misfits(layers: Layers) -> Iterator[str]:
         wanted = layer.input_size
         if None not in (size, wanted) and size != wanted:
             yield f"{name}: expected {wanted} inputs, {giver} gives {size}"
+        if isinstance(layer, Last) and layer.bidirectional and size is not None and size % 2:
+            yield f"{name}: expected two directions, an even number of inputs, {giver} gives {size}"
         given = output_size(layer)
         if given is not None:
             size, giver = given, name
-        if isinstance(layer, _OverTime):
+        if isinstance(layer, Layer) and layer.over_time:
             reduced = name
 
 
@@ -60,12 +63,14 @@ def never_by_steps(layers: Layers) -> Iterator[str]:
     for index, layer in enumerate(layers):
         name = name_of(layers, index)
         if isinstance(layer, GRU):
-            if layer.bidirectional:
+            if layer.bidirectional or layer.reverse:
                 yield (
                     f"{name}: the reverse direction starts at the end of a sequence, which a "
                     "stream or pool never sees"
                 )
-        elif layer.over_time and not isinstance(layer, Last):
+        elif isinstance(layer, SequenceLayer) and not (
+            isinstance(layer, Last) and not layer.bidirectional
+        ):
             yield (
                 f"{name}: needs all steps of a sequence, which a stream or pool never sees; "
                 "call the model on whole sequences"
@@ -148,18 +153,6 @@ def entry_of(layers: Layers) -> Entry:
     )
 
 
-def check_lengths(lengths: Int64Array, steps: int, batch: int | None, at_least: int) -> None:
-    """ShapeError or ValueError."""
-    if batch is None:
-        raise ShapeError("lengths: expected a batch of sequences, got unbatched x")
-    if lengths.shape != (batch,):
-        raise ShapeError(f"lengths: expected ({batch},), got {lengths.shape}")
-    for row in np.flatnonzero((lengths < at_least) | (lengths > steps))[:1]:
-        raise ValueError(
-            f"lengths[{row}]: expected {at_least} <= length <= {steps}, got {lengths[row]}"
-        )
-
-
 def run_layers(
     layers: Layers,
     x: Any,
@@ -173,7 +166,7 @@ def run_layers(
         if isinstance(layer, GRU):
             x = run_gru(grus, layer, x)
             grus += 1
-        elif isinstance(layer, _OverTime):
+        elif isinstance(layer, SequenceLayer):
             x = layer._run(x, lengths, batch_first)
         else:
             x = layer._core.run(x)

@@ -15,7 +15,7 @@ from fastgru.arrays import Float32Array, byte_text
 if TYPE_CHECKING:
     from fastgru.gru import GRU
 
-_SHAPE = ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first")
+_SHAPE = ("input_size", "hidden_size", "num_layers", "bidirectional", "reverse", "batch_first")
 
 
 class Difference(NamedTuple):

@@ -5,7 +5,7 @@ Refuses to import anything: the extension needs this module while the package is
 
 from __future__ import annotations
 
-__all__ = ["FormatError", "PoolFullError", "ShapeError"]
+__all__ = ["FormatError", "PoolFullError", "ShapeError", "UnsupportedLayerError"]
 
 
 class FormatError(ValueError):
@@ -28,6 +28,18 @@ class ShapeError(ValueError):
 
     >>> import fastgru
     >>> issubclass(fastgru.ShapeError, ValueError)
+    True
+    """
+
+
+class UnsupportedLayerError(ValueError):
+    """A model holds a layer or an operation that fastgru does not have.
+
+    The message names it, where it stands and what to do instead. The file or module itself may be
+    sound: a damaged one raises FormatError.
+
+    >>> import fastgru
+    >>> issubclass(fastgru.UnsupportedLayerError, ValueError)
     True
     """
 

@@ -239,7 +239,7 @@ class GRU:
     def stream(self, batch_size: int = 1, h_0: ArrayLike | None = None) -> Stream:
         """A Stream: `batch_size` live sequences, state kept between calls, from h_0 (L, B, H).
 
-        Raises ValueError for a bidirectional model, which cannot run step by step.
+        Raises ValueError for a bidirectional or reverse model, which cannot run step by step.
         `fastgru.Stream` has an example.
         """
         return Stream(self, batch_size, h_0)
@@ -247,7 +247,7 @@ class GRU:
     def pool(self, capacity: int) -> Pool:
         """A Pool: states of up to `capacity` live sequences, any of which advance together.
 
-        Raises ValueError for a bidirectional model. `fastgru.Pool` has an example.
+        Raises ValueError for a bidirectional or reverse model. `fastgru.Pool` has an example.
         """
         return Pool(self, capacity)
 
@@ -342,6 +342,14 @@ class GRU:
         return self._spec.bidirectional
 
     @property
+    def reverse(self) -> bool:
+        """Whether it only runs backwards, from the end of each sequence to its start (ONNX).
+
+        Output stays in the order of time; h_n is the state after step 0. Not in streams and pools.
+        """
+        return self._spec.reverse
+
+    @property
     def bias(self) -> bool:
         """Whether there are bias vectors."""
         return self._spec.bias
@@ -431,7 +439,8 @@ class GRU:
         return _unpickle, (type(self), vars(spec), options)
 
     def __repr__(self) -> str:
-        plain: dict[str, object] = {"num_layers": 1, "bidirectional": False, "bias": True}
+        plain: dict[str, object] = {"num_layers": 1, "bidirectional": False, "reverse": False}
+        plain |= {"bias": True}
         plain |= {"batch_first": False, "reset_after": True, "activation": "tanh"}
         plain |= {"recurrent_activation": "sigmoid", "num_threads": None}
         told = {name: getattr(self, name) for name in plain if getattr(self, name) != plain[name]}

@@ -13,12 +13,13 @@ from typing import Any, Self
 from numpy.typing import ArrayLike
 
 from fastgru.arrays import Float32Array, as_int64
-from fastgru.chain import check_lengths, entry_of, misfits, output_size, run_layers
+from fastgru.chain import entry_of, misfits, output_size, run_layers
 from fastgru.convert import tensors_from_d2l
 from fastgru.gru import GRU
 from fastgru.layers import Layer, Linear, OneHot
 from fastgru.model_pool import ModelPool
 from fastgru.model_stream import ModelStream
+from fastgru.over_time import check_lengths
 from fastgru.spec import report, spec_from_tensors
 
 
@@ -94,8 +95,8 @@ class Model:
     def stream(self, batch_size: int = 1) -> ModelStream:
         """A ModelStream: `batch_size` live sequences, states kept between calls, from zeros.
 
-        Raises ValueError for a model that needs whole sequences: with a bidirectional GRU, Mean or
-        Max. `fastgru.ModelStream` has an example.
+        Raises ValueError for a model that needs whole sequences: with a bidirectional or reverse
+        GRU, Mean, Max, Reverse or a bidirectional Last. `fastgru.ModelStream` has an example.
         """
         return ModelStream(self, batch_size)
 

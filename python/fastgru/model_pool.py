@@ -15,7 +15,8 @@ from fastgru.arrays import Float32Array, Int64Array, as_int64, as_states
 from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
 from fastgru.gru import GRU
-from fastgru.layers import Embedding, Last, OneHot
+from fastgru.layers import Embedding, OneHot
+from fastgru.over_time import Last
 from fastgru.sessions import Row, Sessions, as_id
 from fastgru.spec import report
 

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from fastgru.arrays import Float32Array, as_states
 from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
-from fastgru.layers import Last
 from fastgru.options import positive
+from fastgru.over_time import Last
 from fastgru.spec import report
 from fastgru.stream import Rows, Stream
 

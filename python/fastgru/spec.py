@@ -34,7 +34,8 @@ class ModelSpec:
 
     `precisions`: each layer's, none if all are float32. Weights of a bfloat16 layer have such
     values; those of an int8 layer are integers in -127..127, times a factor for each row: `scales`
-    has them under the weight's name, (3H,).
+    has them under the weight's name, (3H,). `reverse`: its one direction runs from the end of each
+    sequence to its start, as in ONNX; the tensors' names do not tell.
     """
 
     input_size: int
@@ -48,6 +49,7 @@ class ModelSpec:
     tensors: Mapping[str, Float32Array]
     precisions: tuple[str, ...] = ()
     scales: Mapping[str, Float32Array] = field(default_factory=dict)
+    reverse: bool = False
 
     def names(self) -> list[str]:
         """The tensors' names in PyTorch's flat order, which is `_core`'s."""
@@ -72,6 +74,7 @@ def spec_from_tensors(
     reset_after: bool = True,
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
+    reverse: bool = False,
 ) -> ModelSpec:
     """Finds and validates the GRU (or GRUCell) among `tensors`: arrays, tensors or TensorSources.
 
@@ -107,6 +110,8 @@ def spec_from_tensors(
         else:
             problems.extend(_tensor_problems(*found[name], expected))
     problems.extend(_other_network(shapes, hidden_size))
+    if reverse and bidirectional:
+        problems.append("reverse: expected False with two directions, got True")
     for letter, size in (("hidden", hidden_size), ("input", input_size)):
         if size == 0:
             problems.append(f"{letter}_size: expected at least 1, got 0")
@@ -126,6 +131,7 @@ def spec_from_tensors(
         activation=activation,
         recurrent_activation=recurrent_activation,
         tensors=arrays,
+        reverse=reverse,
     )
 
 

@@ -45,9 +45,9 @@ class Stream:
 
     def __init__(self, gru: GRU, batch_size: int = 1, h_0: ArrayLike | None = None) -> None:
         """h_0: (L, B, H), kept for `reset`; zeros if None."""
-        if gru.bidirectional:
+        if gru.bidirectional or gru.reverse:
             raise ValueError(
-                "a stream needs a unidirectional model: the reverse direction starts at the end "
+                "a stream needs a model that only runs forwards: the reverse direction starts at the end "
                 "of a sequence, which a stream never sees; call the GRU on whole sequences"
             )
         state = None if h_0 is None else as_state("h_0", h_0)

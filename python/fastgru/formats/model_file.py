@@ -1,7 +1,8 @@
-"""A Model in the native file: format version 3.
+"""A Model in the native file: format versions 3 and 4.
 
 The description lists the layers, each by its kind and what its tensors do not say; a tensor of
 layer N is named `layers.N.weight`, those of a GRU as in a GRU's own file behind `layers.N.`.
+Version 4 came with GRUs that run in reverse, the layer `reverse`, and `bidirectional` of `last`.
 Refuses what native.py refuses, and tensors of layers that the description does not know.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastgru.arrays import Float32Array, TensorSource
@@ -20,13 +21,10 @@ from fastgru.formats.atomic import write_atomically
 from fastgru.gru import GRU
 from fastgru.layers import (
     Embedding,
-    Last,
     Layer,
     LayerNorm,
     Linear,
     LogSoftmax,
-    Max,
-    Mean,
     OneHot,
     ReLU,
     Sigmoid,
@@ -35,6 +33,7 @@ from fastgru.layers import (
 )
 from fastgru.model import Model
 from fastgru.options import check_isa
+from fastgru.over_time import Last, Max, Mean, Reverse
 from fastgru.precision import reduce_spec
 from fastgru.spec import report
 
@@ -50,6 +49,8 @@ class _Kind(NamedTuple):
     tensors: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()  # tensors that may be missing: a flag in the description
     options: tuple[str, ...] = ()  # numbers
+    flags: tuple[str, ...] = ()  # options that are true or false, from version 4 on
+    since: int = native.MODEL_VERSION
 
 
 _KINDS = {
@@ -62,33 +63,55 @@ _KINDS = {
     "sigmoid": _Kind(Sigmoid),
     "softmax": _Kind(Softmax),
     "log_softmax": _Kind(LogSoftmax),
-    "last": _Kind(Last),
+    "last": _Kind(Last, flags=("bidirectional",)),
     "mean": _Kind(Mean),
     "max": _Kind(Max),
+    "reverse": _Kind(Reverse, since=native.REVERSE_VERSION),
 }
 _KIND_OF = {kind.layer: name for name, kind in _KINDS.items()}
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     """Writes `model` to `path`, atomically."""
+    version = _version_of(model)
     described = []
     tensors: dict[str, Float32Array] = {}
     dtypes: dict[str, str] = {}
     for index, layer in enumerate(model.layers):
         prefix = f"layers.{index}."
         if isinstance(layer, GRU):
-            description, parts, kinds = native.parts_of(layer)
+            description, parts, kinds = native.parts_of(layer, version)
             dtypes |= {prefix + name: dtype for name, dtype in kinds.items()}
         else:
-            name = next(_KIND_OF[base] for base in type(layer).__mro__ if base in _KIND_OF)
+            name = _kind_of(layer)
             parts = layer._tensors()
             flags = {tensor: tensor in parts for tensor in _KINDS[name].optional}
+            if version >= native.REVERSE_VERSION:
+                flags |= {flag: getattr(layer, flag) for flag in _KINDS[name].flags}
             description = {"kind": name} | flags | layer._options()
         described.append(description)
         tensors |= {prefix + name: tensor for name, tensor in parts.items()}
-    description = {"format_version": native.MODEL_VERSION, "kind": "model", "layers": described}
+    description = {"format_version": version, "kind": "model", "layers": described}
     data = safetensors_file.serialize(tensors, {native.KEY: json.dumps(description)}, dtypes)
     write_atomically(path, data)
+
+
+def _kind_of(layer: Layer) -> str:
+    return next(_KIND_OF[base] for base in type(layer).__mro__ if base in _KIND_OF)
+
+
+def _version_of(model: Model) -> int:
+    """The oldest that can tell what the model does."""
+    version = native.MODEL_VERSION
+    for layer in model.layers:
+        if isinstance(layer, GRU):
+            newer = layer.reverse
+        else:
+            kind = _KINDS[_kind_of(layer)]
+            newer = kind.since > version or any(getattr(layer, flag) for flag in kind.flags)
+        if newer:
+            return native.REVERSE_VERSION
+    return version
 
 
 def problems_of(description: Mapping[str, Any]) -> Iterator[str]:
@@ -96,7 +119,8 @@ def problems_of(description: Mapping[str, Any]) -> Iterator[str]:
     yield from native.field_problems(description, _FIELDS)
     if description.get("kind") != "model":
         yield f"kind: expected 'model', got {description.get('kind')!r}"
-    layers = description.get("layers")
+    version, layers = description["format_version"], description.get("layers")
+    known = ["gru", *(kind for kind in _KINDS if _KINDS[kind].since <= version)]
     if not (isinstance(layers, list) and layers):
         yield f"layers: expected a list of at least one, got {layers!r}"
         return
@@ -105,18 +129,23 @@ def problems_of(description: Mapping[str, Any]) -> Iterator[str]:
             yield f"layers[{index}]: expected an object, got {layer!r}"
             continue
         kind = layer.get("kind")
-        if not (isinstance(kind, str) and (kind == "gru" or kind in _KINDS)):
-            expected = " or ".join(map(repr, ["gru", *_KINDS]))
+        if not (isinstance(kind, str) and kind in known):
+            expected = " or ".join(map(repr, known))
             yield f"layers[{index}]: kind: expected {expected}, got {kind!r}"
             continue
-        found = native.gru_problems(layer) if kind == "gru" else _layer_problems(layer, kind)
+        if kind == "gru":
+            found: Iterable[str] = native.gru_problems(layer, version, in_model=True)
+        else:
+            found = _layer_problems(layer, kind, version)
         yield from (f"layers[{index}]: {problem}" for problem in found)
 
 
-def _layer_problems(layer: Mapping[str, Any], kind: str) -> Iterator[str]:
-    _, _, optional, options = _KINDS[kind]
-    yield from native.field_problems(layer, ("kind", *optional, *options))
-    for name in optional:
+def _layer_problems(layer: Mapping[str, Any], kind: str, version: int) -> Iterator[str]:
+    _, _, optional, options, flags, _ = _KINDS[kind]
+    if version < native.REVERSE_VERSION:
+        flags = ()
+    yield from native.field_problems(layer, ("kind", *optional, *options, *flags))
+    for name in (*optional, *flags):
         if name in layer and type(layer[name]) is not bool:
             yield f"{name}: expected true or false, got {layer[name]!r}"
     for name in options:
@@ -170,7 +199,7 @@ def read(
 def _read_layer(
     layer: Mapping[str, Any], tensors: Mapping[str, TensorSource], isa: str | None
 ) -> Layer:
-    make, required, optional, options = _KINDS[layer["kind"]]
+    make, required, optional, options, flags, _ = _KINDS[layer["kind"]]
     names = required + tuple(name for name in optional if layer[name])
     problems = [f"{name}: missing" for name in names if name not in tensors]
     problems += [f"{name}: no such tensor is expected" for name in tensors if name not in names]
@@ -180,6 +209,7 @@ def _read_layer(
     return make(
         **{name: tensors[name] for name in names},
         **{name: layer[name] for name in options},
+        **{name: layer[name] for name in flags if name in layer},
         **forced,
     )
 

@@ -3,7 +3,9 @@
 That is a JSON description under the metadata key `fastgru`. Every version that was ever released
 stays readable: version 1 has float32 tensors; version 2, a model in reduced precision, has weights
 as BF16, or as I8 with a float32 tensor NAME_scale (3H,), and a list of the layers' precisions;
-version 3 is a Model, whose description is model_file.py's and holds those of its GRUs.
+version 3 is a Model, whose description is model_file.py's and holds those of its GRUs; version 4
+is a GRU or a Model whose GRUs also tell whether they run in reverse. A file is of the oldest
+version that can tell what it holds.
 Refuses a description that is incomplete, holds what this version does not know, or
 contradicts the tensors or the caller.
 """
@@ -37,35 +39,43 @@ if TYPE_CHECKING:
     from fastgru.gru import GRU
 
 KEY = "fastgru"
-VERSIONS = (1, 2, 3)
+VERSIONS = (1, 2, 3, 4)
 MODEL_VERSION = 3
+REVERSE_VERSION = 4
 
 _SIZES = ("input_size", "hidden_size", "num_layers")
-_FLAGS = ("bidirectional", "bias", "batch_first", "reset_after")
+_FLAGS = ("bidirectional", "bias", "batch_first", "reset_after", "reverse")
 _CHOICES = {
     "kind": ("gru",),
     "activation": ACTIVATIONS,
     "recurrent_activation": RECURRENT_ACTIVATIONS,
     "precision": PRECISIONS,
 }
-_FIELDS = ("format_version", "kind", *_SIZES, *_FLAGS, *list(_CHOICES)[1:])
+_FIELDS = ("format_version", "kind", *_SIZES, *_FLAGS[:-1], *list(_CHOICES)[1:])
 _STORED = {"float32": "F32", "bfloat16": "BF16", "int8": "I8"}
 _SCALE = "_scale"
 
 
 def save_gru(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Writes `gru` to `path`, atomically."""
-    description, tensors, dtypes = parts_of(gru)
-    version = 2 if "precisions" in description else 1
+    if gru.reverse:
+        version = REVERSE_VERSION
+    else:
+        version = 2 if gru._spec.precisions else 1
+    description, tensors, dtypes = parts_of(gru, version)
     text = json.dumps({"format_version": version} | description)
     write_atomically(path, safetensors_file.serialize(tensors, {KEY: text}, dtypes))
 
 
-def parts_of(gru: GRU) -> tuple[dict[str, Any], dict[str, Float32Array], dict[str, str]]:
+def parts_of(
+    gru: GRU, version: int
+) -> tuple[dict[str, Any], dict[str, Float32Array], dict[str, str]]:
     """Its description but for the version, the tensors, and the dtypes that are not F32."""
     spec = gru._spec
     description: dict[str, Any] = {"kind": "gru"}
     description |= {name: getattr(gru, name) for name in _FIELDS[2:]}
+    if version >= REVERSE_VERSION:
+        description["reverse"] = gru.reverse
     if spec.precisions:
         description["precisions"] = spec.precisions
     tensors, scales = gru._stored()
@@ -87,6 +97,7 @@ def read_spec(description: Mapping[str, Any], tensors: Mapping[str, TensorSource
         reset_after=description["reset_after"],
         activation=description["activation"],
         recurrent_activation=description["recurrent_activation"],
+        reverse=description.get("reverse", False),
     )
     check_sizes(description, spec)
     precisions = tuple(description.get("precisions", ()))
@@ -141,7 +152,7 @@ def parse(text: str) -> dict[str, Any]:
             f"format_version: this fastgru knows {known}, the file has {version!r}; "
             "a newer fastgru may read it (pip install --upgrade fastgru)"
         )
-    if version == MODEL_VERSION:
+    if version == MODEL_VERSION or (version > MODEL_VERSION and description.get("kind") != "gru"):
         from fastgru.formats import model_file  # noqa: PLC0415  (which imports this module)
 
         problems = list(model_file.problems_of(description))
@@ -158,12 +169,16 @@ def field_problems(description: Mapping[str, Any], fields: Sequence[str]) -> Ite
     yield from (f"{name}: unknown field" for name in description if name not in fields)
 
 
-def gru_problems(description: Mapping[str, Any], version: int | None = None) -> list[str]:
-    """What is wrong with the description of a GRU; without a version in a Model's."""
-    fields = _FIELDS if version else _FIELDS[1:]
-    is_reduced = version == 2 if version else description.get("precision") != "float32"
+def gru_problems(
+    description: Mapping[str, Any], version: int, *, in_model: bool = False
+) -> list[str]:
+    """What is wrong with the description of a GRU, by itself or in a Model's."""
+    fields = _FIELDS[1:] if in_model else _FIELDS
+    is_reduced = version == 2 if version < 3 else description.get("precision") != "float32"
     choices_of = _CHOICES if is_reduced else _CHOICES | {"precision": ("float32",)}
-    problems = list(field_problems(description, (*fields, "precisions") if is_reduced else fields))
+    fields += ("precisions",) if is_reduced else ()
+    fields += ("reverse",) if version >= REVERSE_VERSION else ()
+    problems = list(field_problems(description, fields))
     for name, value in description.items():
         if name in _SIZES and not (type(value) is int and value >= 1):
             problems.append(f"{name}: expected an integer of at least 1, got {value!r}")

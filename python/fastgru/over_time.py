@@ -1,0 +1,165 @@
+"""The layers that look at whole sequences, and so at `lengths`: Last, Mean, Max and Reverse.
+
+What they do to a sequence depends on nothing but its valid steps. Refuses to know whether a model
+that holds them can run step by step: that is chain.py's.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastgru import _core
+from fastgru.arrays import Float32Array, Int64Array, as_int64, as_state
+from fastgru.errors import ShapeError
+from fastgru.layers import Layer
+
+
+class SequenceLayer(Layer):
+    """A layer that needs whole sequences, (T, B, I), with batch_first (B, T, I), or (T, I)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self._core = self._isa = None
+
+    def __call__(
+        self, x: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False
+    ) -> Float32Array:
+        """Runs x (T, B, I), with batch_first (B, T, I), or (T, I); fresh C-contiguous float32.
+
+        `lengths`: integers (B,); steps past a row's length do not count. 1 <= length <= T, from 0
+        on for Reverse. Raises ShapeError, ValueError for lengths out of range, TypeError.
+        """
+        return self._run(
+            as_state("x", x),
+            None if lengths is None else as_int64("lengths", lengths),
+            batch_first,
+        )
+
+    @abstractmethod
+    def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
+        """The call, of arrays that are converted."""
+
+
+class _OverTime(SequenceLayer):
+    """One row of all steps: (B, I), or (I,) where x is (T, I); no sequence may be empty."""
+
+    __slots__ = ()
+
+    over_time = True
+    _function: ClassVar[str]
+
+    def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
+        return _core.over_time(self._function, x, lengths, batch_first)
+
+
+class Last(_OverTime):
+    """Each sequence's last step: output[length - 1].
+
+    After a bidirectional GRU that is torch's output[-1]: the reverse direction has seen only that
+    step there. With `bidirectional` each half of the features is at the last step of its own
+    direction, the second half's being step 0: torch.cat([h_n[-2], h_n[-1]], dim=-1), and Keras's
+    Bidirectional without return_sequences. In a stream, each step's own value.
+
+    >>> import numpy as np, fastgru
+    >>> x = np.arange(6, dtype=np.float32).reshape(3, 2, 1)  # (T, B, I)
+    >>> fastgru.Last()(x, lengths=[3, 1]).tolist()
+    [[4.0], [1.0]]
+    >>> x = np.arange(6, dtype=np.float32).reshape(3, 1, 2)
+    >>> fastgru.Last(bidirectional=True)(x).tolist()
+    [[4.0, 1.0]]
+    """
+
+    __slots__ = ("_bidirectional",)
+    _function = "last"
+
+    def __init__(self, *, bidirectional: bool = False) -> None:
+        super().__init__()
+        if not isinstance(bidirectional, bool | np.bool_):
+            raise TypeError(f"bidirectional: expected True or False, got {bidirectional!r}")
+        self._bidirectional = bool(bidirectional)
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether the second half of the features is taken at step 0."""
+        return self._bidirectional
+
+    def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
+        last = super()._run(x, lengths, batch_first)
+        if self._bidirectional:
+            half, odd = divmod(x.shape[-1], 2)
+            if odd:
+                raise ShapeError(f"x: expected an even number of features, got {x.shape}")
+            first = x[:, 0] if batch_first and x.ndim == 3 else x[0]
+            last[..., half:] = first[..., half:]
+        return last
+
+    def _options(self) -> dict[str, Any]:
+        return {"bidirectional": True} if self._bidirectional else {}
+
+
+class Mean(_OverTime):
+    """The mean of each sequence's steps; summed in double precision. Not in streams.
+
+    >>> import numpy as np, fastgru
+    >>> x = np.arange(6, dtype=np.float32).reshape(3, 2, 1)  # (T, B, I)
+    >>> fastgru.Mean()(x, lengths=[3, 2]).tolist()
+    [[2.0], [2.0]]
+    """
+
+    __slots__ = ()
+    _function = "mean"
+
+
+class Max(_OverTime):
+    """The largest of each sequence's steps, element by element; NaN wins. Not in streams.
+
+    >>> import numpy as np, fastgru
+    >>> x = np.arange(6, dtype=np.float32).reshape(3, 2, 1)  # (T, B, I)
+    >>> fastgru.Max()(x, lengths=[3, 2]).tolist()
+    [[4.0], [3.0]]
+    """
+
+    __slots__ = ()
+    _function = "max"
+
+
+class Reverse(SequenceLayer):
+    """Each sequence's steps from its last one to its first; padding stays where it is.
+
+    x (T, B, I) -> (T, B, I). In front of a GRU it makes Keras's go_backwards. Not in streams.
+
+    >>> import numpy as np, fastgru
+    >>> x = np.arange(6, dtype=np.float32).reshape(3, 2, 1)  # (T, B, I)
+    >>> fastgru.Reverse()(x, lengths=[3, 2])[..., 0].T.tolist()
+    [[4.0, 2.0, 0.0], [3.0, 1.0, 5.0]]
+    """
+
+    __slots__ = ()
+
+    def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
+        if x.ndim not in (2, 3):
+            raise ShapeError(f"x: expected (T, B, I), (B, T, I) or (T, I), got {x.shape}")
+        axis = int(batch_first and x.ndim == 3)
+        if lengths is None:
+            return np.ascontiguousarray(np.flip(x, axis))
+        check_lengths(lengths, x.shape[axis], x.shape[1 - axis] if x.ndim == 3 else None, 0)
+        step = np.arange(x.shape[axis])[:, None]
+        source = np.where(step < lengths, lengths - 1 - step, step)  # (T, B)
+        return np.take_along_axis(x, (source.T if axis else source)[..., None], axis)
+
+
+def check_lengths(lengths: Int64Array, steps: int, batch: int | None, at_least: int) -> None:
+    """ShapeError or ValueError."""
+    if batch is None:
+        raise ShapeError("lengths: expected a batch of sequences, got unbatched x")
+    if lengths.shape != (batch,):
+        raise ShapeError(f"lengths: expected ({batch},), got {lengths.shape}")
+    for row in np.flatnonzero((lengths < at_least) | (lengths > steps))[:1]:
+        raise ValueError(
+            f"lengths[{row}]: expected {at_least} <= length <= {steps}, got {lengths[row]}"
+        )
