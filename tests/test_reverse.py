@@ -49,7 +49,7 @@ def some_weights(num_layers: int = 1, seed: int = 0) -> Weights:
 def test_it_is_the_forward_one_on_turned_sequences(
     lengths: list[int], num_layers: int, reset_after: bool, threads: int, isa: str
 ) -> None:
-    """Every bit of output and final state, for all lengths, layers, equations and initial states."""
+    """Every bit of output and final state, whatever the lengths, layers and equation."""
     rng = np.random.default_rng(len(lengths))
     weights = some_weights(num_layers)
     x, h_0 = random_input(rng, 9, len(lengths), I), random_state(rng, weights, len(lengths))

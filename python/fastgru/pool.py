@@ -52,8 +52,8 @@ class Pool(Sessions):
         """capacity: sessions that may be open at once, at most 2**24; their states are zeros."""
         if gru.bidirectional or gru.reverse:
             raise ValueError(
-                "a pool needs a model that only runs forwards: the reverse direction starts at the end "
-                "of a sequence, which a pool never sees; call the GRU on whole sequences"
+                "a pool needs a model that only runs forwards: the reverse direction starts at "
+                "the end of a sequence, which a pool never sees; call the GRU on whole sequences"
             )
         super().__init__([gru], capacity)
         self._gru = gru

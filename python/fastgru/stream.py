@@ -47,8 +47,8 @@ class Stream:
         """h_0: (L, B, H), kept for `reset`; zeros if None."""
         if gru.bidirectional or gru.reverse:
             raise ValueError(
-                "a stream needs a model that only runs forwards: the reverse direction starts at the end "
-                "of a sequence, which a stream never sees; call the GRU on whole sequences"
+                "a stream needs a model that only runs forwards: the reverse direction starts at "
+                "the end of a sequence, which a stream never sees; call the GRU on whole sequences"
             )
         state = None if h_0 is None else as_state("h_0", h_0)
         size = positive("batch_size", batch_size)

@@ -58,10 +58,7 @@ _SCALE = "_scale"
 
 def save_gru(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Writes `gru` to `path`, atomically."""
-    if gru.reverse:
-        version = REVERSE_VERSION
-    else:
-        version = 2 if gru._spec.precisions else 1
+    version = REVERSE_VERSION if gru.reverse else 2 if gru._spec.precisions else 1
     description, tensors, dtypes = parts_of(gru, version)
     text = json.dumps({"format_version": version} | description)
     write_atomically(path, safetensors_file.serialize(tensors, {KEY: text}, dtypes))
