@@ -191,11 +191,13 @@ PyObject* plain_call(PyObject* const* args, std::size_t count, PyObject* names) 
   const auto* const model = plain_object<Model>(held.ptr());
   if (!model || !batch_first) return nullptr;
   const auto x = py::reinterpret_borrow<py::array>(args[1]);
-  // The number of threads is Python's: a call that may use several goes there. As many steps of one
-  // row would cost at least as much.
+  // As many steps of one row would cost at least as much.
   const std::size_t steps = static_cast<std::size_t>(x.size()) / model->packed->sizes.input_size;
-  if (estimate_microseconds(model->packed->sizes, steps, 1) >= kParallelFrom) return nullptr;
-  return run_model(*model, x, h_0, std::nullopt, batch_first.ptr() == Py_True, 1).release().ptr();
+  const double microseconds = estimate_microseconds(model->packed->sizes, steps, 1);
+  return run_model(*model, x, h_0, std::nullopt, batch_first.ptr() == Py_True,
+                   threads_of(args[0], microseconds, true))
+      .release()
+      .ptr();
 } catch (const std::exception&) {  // nothing has changed: the Python function raises it again
   return nullptr;
 }

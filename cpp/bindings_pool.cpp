@@ -198,11 +198,13 @@ PyObject* plain_step(PyObject* const* args, std::size_t count, PyObject* names) 
   const auto core = py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], core_name));
   auto* const pool = plain_object<Pool>(core.ptr());
   const auto ids = py::reinterpret_borrow<py::array>(args[1]);
-  // The number of threads is Python's: a step that may use several goes there.
-  if (!pool || estimate_microseconds(pool->models()[0]->sizes, 1,
-                                     static_cast<std::size_t>(ids.size())) >= kParallelFrom)
-    return nullptr;
-  return step(*pool, ids, py::reinterpret_borrow<py::array>(args[2]), out, 1).release().ptr();
+  if (!pool) return nullptr;
+  const double microseconds =
+      estimate_microseconds(pool->models()[0]->sizes, 1, static_cast<std::size_t>(ids.size()));
+  return step(*pool, ids, py::reinterpret_borrow<py::array>(args[2]), out,
+              threads_of(args[0], microseconds, false))
+      .release()
+      .ptr();
 } catch (const std::exception&) {  // nothing has changed: the Python function raises it again
   return nullptr;
 }

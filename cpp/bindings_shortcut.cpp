@@ -4,6 +4,8 @@
 
 #include <cstddef>
 
+#include "plan.hpp"
+
 namespace fastgru {
 namespace {
 
@@ -75,6 +77,20 @@ py::object make_type() {
 }
 
 }  // namespace
+
+std::size_t threads_of(PyObject* owner, double microseconds, bool is_gru) {
+  static PyObject* const gru_name = PyUnicode_InternFromString("_gru");
+  static PyObject* const threads_name = PyUnicode_InternFromString("_threads");
+  if (microseconds < kParallelFrom) return 1;
+  const auto attribute = [](PyObject* object, PyObject* name) {
+    auto value = py::reinterpret_steal<py::object>(PyObject_GetAttr(object, name));
+    if (!value) throw py::error_already_set();
+    return value;
+  };
+  const py::object gru =
+      is_gru ? py::reinterpret_borrow<py::object>(owner) : attribute(owner, gru_name);
+  return attribute(gru.ptr(), threads_name).cast<std::size_t>();
+}
 
 void bind_shortcut(py::module_& m, const char* name, Plain plain) {
   if (!py::hasattr(m, "Shortcut")) m.attr("Shortcut") = make_type();

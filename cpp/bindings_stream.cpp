@@ -81,11 +81,12 @@ PyObject* plain_step(PyObject* const* args, std::size_t count, PyObject* names) 
   }
   const auto core = py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], core_name));
   auto* const stream = plain_object<Stream>(core.ptr());
-  // The number of threads is Python's: a step that may use several goes there.
-  if (!stream ||
-      estimate_microseconds(stream->model().sizes, 1, stream->batch_size()) >= kParallelFrom)
-    return nullptr;
-  return step(*stream, py::reinterpret_borrow<py::array>(args[1]), out, 1).release().ptr();
+  if (!stream) return nullptr;
+  const double microseconds = estimate_microseconds(stream->model().sizes, 1, stream->batch_size());
+  return step(*stream, py::reinterpret_borrow<py::array>(args[1]), out,
+              threads_of(args[0], microseconds, false))
+      .release()
+      .ptr();
 } catch (const std::exception&) {  // nothing has changed: the Python function raises it again
   return nullptr;
 }

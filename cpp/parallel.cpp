@@ -175,10 +175,17 @@ thread_local OwnRunner own_runner;
 
 unsigned forks_so_far() { return forks.load(std::memory_order_relaxed); }
 
-std::size_t default_num_threads() {
+namespace {
+// What the user chose for the process; 0: nothing.
+std::size_t wanted_threads() {
   if (const std::size_t n = chosen_threads.load(std::memory_order_relaxed)) return n;
-  if (const std::size_t n = environment_threads()) return n;
-  return available_cores();
+  return environment_threads();
+}
+}  // namespace
+
+std::size_t default_num_threads() {
+  const std::size_t wanted = wanted_threads();
+  return wanted ? wanted : available_cores();
 }
 
 void set_default_num_threads(std::size_t n) { chosen_threads = n; }
@@ -188,7 +195,10 @@ std::size_t available_cores() { return std::min(affinity_cores(), core_limit.loa
 void set_core_limit(std::size_t n) { core_limit = n; }
 
 std::size_t threads_to_use(std::size_t requested) {
-  return std::min(requested ? requested : default_num_threads(), available_cores());
+  const std::size_t wanted = requested ? requested : wanted_threads();
+  if (wanted == 1) return 1;  // without the system call that tells the affinity
+  const std::size_t cores = available_cores();
+  return wanted ? std::min(wanted, cores) : cores;
 }
 
 const char* openmp_runtime() {

@@ -12,6 +12,7 @@ import functools
 import gc
 import inspect
 import itertools
+import os
 import pickle
 import sys
 import tracemalloc
@@ -23,7 +24,15 @@ import numpy as np
 import pytest
 
 import fastgru
-from conftest import Array, make_gru, random_input, random_state, random_weights, same_bits
+from conftest import (
+    Array,
+    make_gru,
+    random_input,
+    random_state,
+    random_weights,
+    run_python,
+    same_bits,
+)
 
 I, H, L = 5, 21, 2  # noqa: E741
 WEIGHTS = random_weights(np.random.default_rng(0), I, H, L)
@@ -129,12 +138,35 @@ def test_plain_calls_run_no_python() -> None:
         assert "__call__" in python_functions(functools.partial(gru, x.tolist()))
 
 
-def test_large_calls_go_to_python() -> None:
-    """It knows how many threads they may use."""
+def test_large_calls_are_plain_too() -> None:
+    """Those that may use several threads: the shortcut asks the GRU how many."""
     gru = network()
-    assert "__call__" in python_functions(lambda: gru(inputs(500, 8, I)))
+    gru.num_threads = 2
+    assert python_functions(lambda: gru(inputs(500, 8, I))) == []
     stream = gru.stream(2000)
-    assert "step" in python_functions(lambda: stream.step(inputs(2000, I)))
+    assert python_functions(lambda: stream.step(inputs(2000, I))) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_plain_calls_use_the_threads_of_the_gru(threads: int) -> None:
+    """As many as num_threads says are there after a call, a step and a pool's step."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    code = f"""
+import os, numpy as np, fastgru
+gru = fastgru.GRU.from_state_dict({{"weight_ih_l0": np.ones((384, 128), np.float32),
+    "weight_hh_l0": np.ones((384, 128), np.float32)}}, num_threads={threads})
+stream, pool = gru.stream(256), gru.pool(256)
+ids = np.array([pool.open() for _ in range(256)])
+x = np.zeros((256, 128), np.float32)
+before = len(os.listdir("/proc/self/task"))
+for call in (lambda: gru(x[None]), lambda: stream.step(x), lambda: pool.step(ids, x)):
+    for _ in range(20):
+        call()
+    print(len(os.listdir("/proc/self/task")) - before)
+"""
+    counts = run_python(code, {"FASTGRU_NUM_THREADS": None, "OMP_NUM_THREADS": None}).stdout.split()
+    assert counts == [str(threads - 1)] * 3
 
 
 @pytest.mark.parametrize("batch", [1, 3])
