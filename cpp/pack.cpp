@@ -202,6 +202,12 @@ void for_each_matrix(const ModelSizes& sizes, std::size_t layer, const PackedLay
   if (!sizes.reset_after) visit(packed.candidate, sizes.hidden_size, 2, false);
 }
 
+// Networks with at least so many units for each input keep their states fine: Note [int8]. Largest
+// errors over those of PyTorch's dynamic int8 (random weights, 100 steps): 0.44 -> 0.24 for one
+// layer of 256 units and 10 inputs, 0.36 -> 0.25 for two of 128 and 10; networks with more inputs,
+// whose weights decide, are at 0.15 to 0.27 without.
+constexpr std::size_t kUnitsPerInput = 4;
+
 }  // namespace
 
 PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
@@ -213,6 +219,7 @@ PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
     PackedLayer& layer = model.layers[i];
     layer.precision = spec.layers[i].precision;
     layer.reduced = choose_reduced(*kernels, layer.precision);
+    layer.fine_states = kUnitsPerInput * spec.sizes.input_size <= spec.sizes.hidden_size;
     const std::size_t most =
         std::max(spec.sizes.hidden_size, spec.sizes.layer_input(i / spec.sizes.num_directions));
     if (layer.precision == Precision::int8 && most > kMostInt8Terms)

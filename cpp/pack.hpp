@@ -29,6 +29,7 @@ struct PackedMatrix {
 struct PackedLayer {
   const ReducedKernels* reduced = nullptr;  // null: float32
   Precision precision = Precision::float32;
+  bool fine_states = false;  // int8: Note [int8]
   // In float32, else null:
   float* input_weights = nullptr;      // [P][K][3][kPanel]
   float* recurrent_weights = nullptr;  // reset after: [P][H][3][kPanel]; before: [P][H][2][kPanel]

@@ -274,7 +274,7 @@ class RowBlock {
     if (!packed.reduced) return {};
     const std::size_t panel = share_.units.begin / kPanel;
     return {packed.reduced, matrix.from_panel(panel), packed.candidate.from_panel(panel),
-            scratch_.operands};
+            scratch_.operands, packed.fine_states};
   }
 
   // See Note [Rows, steps and time].

@@ -30,11 +30,11 @@ struct ModelSizes {
   std::size_t hidden_size = 0;
   std::size_t num_layers = 0;
   std::size_t num_directions = 1;  // 1 or 2
-  bool reverse = false;            // the only direction runs from the end to the start
   bool bias = true;
   bool reset_after = true;
   Activation activation = Activation::tanh;
   RecurrentActivation recurrent_activation = RecurrentActivation::sigmoid;
+  bool reverse = false;  // the only direction runs from the end of a sequence to its start
 
   // K of a layer.
   std::size_t layer_input(std::size_t layer) const {

@@ -49,7 +49,7 @@ struct InputTile {
   static const float* bias(const InputProduct& a) { return a.bias; }
   static const float* weights(const InputProduct& a) { return a.weights; }
   static const ReducedMatrix& matrix(const InputProduct& a) { return a.reduced.matrix; }
-  static auto multiply(const ReducedKernels& k) { return k.multiply_input; }
+  static auto multiply(const Reduced& r) { return r.kernels->multiply_input; }
   static size_t reduction(const InputProduct& a) { return a.reduction; }
   template <int R>
   static FASTGRU_INLINE void inputs(const InputProduct& a, size_t row, const float* (&in)[R]) {
@@ -130,12 +130,16 @@ FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t chunk, Body
                     a, row, chunk, [&](auto part) FASTGRU_INLINE_LAMBDA { body(part, Int<0>()); });
 }
 
+FASTGRU_INLINE auto multiply_states(const Reduced& r) {
+  return r.fine_states ? r.kernels->multiply_input : r.kernels->multiply_state;
+}
+
 struct ResetAfterTile {
   static constexpr int kGates = 3;
   static const float* bias(const Steps& a) { return a.bias; }
   static const float* weights(const Steps& a) { return a.weights; }
   static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.matrix; }
-  static auto multiply(const ReducedKernels& k) { return k.multiply_state; }
+  static auto multiply(const Reduced& r) { return multiply_states(r); }
   static size_t reduction(const Steps& a) { return a.hidden; }
   template <int R>
   static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
@@ -167,7 +171,7 @@ struct ResetBeforeGates {
   static const float* bias(const Steps& a) { return a.bias; }
   static const float* weights(const Steps& a) { return a.weights; }
   static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.matrix; }
-  static auto multiply(const ReducedKernels& k) { return k.multiply_state; }
+  static auto multiply(const Reduced& r) { return multiply_states(r); }
   static size_t reduction(const Steps& a) { return a.hidden; }
   template <int R>
   static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
@@ -196,7 +200,7 @@ struct ResetBeforeCandidate {
   static const float* bias(const Steps& a) { return a.bias + 2 * kPanel; }
   static const float* weights(const Steps& a) { return a.candidate_weights; }
   static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.candidate_matrix; }
-  static auto multiply(const ReducedKernels& k) { return k.multiply_state; }
+  static auto multiply(const Reduced& r) { return multiply_states(r); }
   static size_t reduction(const Steps& a) { return a.hidden; }
   template <int R>
   static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
@@ -404,9 +408,8 @@ void reduced_pass(const Args& a, std::ptrdiff_t offset, Order order) {
       const size_t g = in_order(groups, i, order);
       const size_t chunk = groups.begin_of(g), chunks = groups.size_of(g);
       const Kept kept{sums, row, chunk, chunks};
-      Tile::multiply (*a.reduced.kernels)({Tile::matrix(a), Tile::bias(a), a.reduced.operands,
-                                           Tile::kGates, Tile::reduction(a), a.chain, row, rows,
-                                           chunk, chunks, sums});
+      Tile::multiply(a.reduced)({Tile::matrix(a), Tile::bias(a), a.reduced.operands, Tile::kGates,
+                                 Tile::reduction(a), a.chain, row, rows, chunk, chunks, sums});
       run_group<WholeTile<Tile>, V>(a, row_tiles, offset, row, chunk, chunks, &kept);
     }
   }
@@ -425,9 +428,10 @@ void input_product(const InputProduct& a) {
 template <class Tile, class V>
 FASTGRU_INLINE void reduced_step(const Steps& a, const float* states, std::ptrdiff_t offset,
                                  Order order) {
+  const ReducedKernels& kernels = *a.reduced.kernels;
+  const auto prepare = a.reduced.fine_states ? kernels.prepare_fine_state : kernels.prepare_state;
   for (size_t row = 0; row < a.rows; ++row)
-    a.reduced.kernels->prepare_state(states + row * a.state_stride, a.hidden, a.reduced.operands,
-                                     row);
+    prepare(states + row * a.state_stride, a.hidden, a.reduced.operands, row);
   reduced_pass<Tile, V>(a, offset, order);
 }
 

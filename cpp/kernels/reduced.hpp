@@ -11,9 +11,11 @@
 // is bounded by 1; one that is not (by a first state or an unbounded candidate) has the largest of
 // its row for its bound. Inputs have a scale for each row and time and are integers q in
 // -32512..32512, in two planes of eight bits: q = 256 high + low, -127 <= high <= 127, -128 <= low
-// <= 127. Sums of a plane are exact: at most 128 * 127 * K, below 2^31 up to K = 132,104
-// (kMostInt8Terms), so that their order does not matter and every ISA has the same integers. In a
-// row with a NaN or an infinity every product is NaN.
+// <= 127. Fine states are rounded to 1/32512 like that: those of networks with few inputs,
+// where the states' rounding decides the error and more of it costs least (pack.cpp). Sums of a
+// plane are exact: at most 128 * 127 * K, below 2^31 up to K = 132,104 (kMostInt8Terms), so that
+// their order does not matter and every ISA has the same integers. In a row with a NaN or an
+// infinity every product is NaN.
 #pragma once
 
 #include <cstddef>
@@ -171,7 +173,18 @@ struct Int8 {
 
   static void prepare_input(const float* row, size_t reduction, const Operands& to, size_t index) {
     // Smaller inputs do not fill all bits, so that the inverse is finite.
-    const float most = largest(row, reduction), bound = most < 1e-30f ? 1e-30f : most;
+    prepare_planes(row, reduction, 1e-30f, to, index);
+  }
+
+  static void prepare_fine_state(const float* row, size_t reduction, const Operands& to,
+                                 size_t index) {
+    prepare_planes(row, reduction, 1.0f, to, index);
+  }
+
+  // In two planes; the bound is that of the row, but at least `least`.
+  static FASTGRU_INLINE void prepare_planes(const float* row, size_t reduction, float least,
+                                            const Operands& to, size_t index) {
+    const float most = largest(row, reduction), bound = most <= least ? least : most;
     const float inverse = 32512.0f / bound;
     int8_t* const high = operand_of<int8_t>(to, index);
     int8_t* const low = high + padded(reduction);
@@ -203,23 +216,29 @@ struct Int8 {
         w[c] = static_cast<const int8_t*>(a.matrix.weights) +
                panel_of<V>(chunk + c) * bytes * (G * kPanel) + kTerms * lane_in_panel<V>(chunk + c);
       float* const sums = kept->of<V, R, G>(row, chunk);
+      // Planes whose sums fit the registers together read the weights once: for one row, whose
+      // time is that of reading them, an input in 16 bits costs what one in 8 bits would.
+      constexpr int kAtOnce = Planes * N <= V::max_accumulators ? Planes : 1;
+      constexpr int kRows = kAtOnce * R;
       FASTGRU_UNROLL
-      for (int plane = 0; plane < Planes; ++plane) {
-        const int8_t* in[R];
+      for (int plane = 0; plane < Planes; plane += kAtOnce) {
+        const int8_t* in[kRows];
         FASTGRU_UNROLL
-        for (int r = 0; r < R; ++r) in[r] = operand_of<int8_t>(a.operands, row + r) + plane * bytes;
-        Accumulators<DotSum<D>, N> acc;
+        for (int r = 0; r < kRows; ++r)
+          in[r] = operand_of<int8_t>(a.operands, row + r % R) +
+                  static_cast<size_t>(plane + r / R) * bytes;
+        Accumulators<DotSum<D>, kAtOnce * N> acc;
         FASTGRU_UNROLL
         for (int c = 0; c < C; ++c) {
           FASTGRU_UNROLL
           for (int g = 0; g < G; ++g) {
             FASTGRU_UNROLL
-            for (int r = 0; r < R; ++r)
+            for (int r = 0; r < kRows; ++r)
               acc.v[(r * C + c) * G + g] = {D::start(a.matrix.offsets + at(c, g))};
           }
         }
         for (size_t k = 0; k < bytes; k += kTerms)
-          add_term<DotSum<D>, R, C, G>(
+          add_term<DotSum<D>, kRows, C, G>(
               acc,
               [&](int c, int g) FASTGRU_INLINE_LAMBDA {
                 return DotWeights<D>{D::load(w[c] + (k * G + g * kTerms) * kPanel)};
@@ -234,11 +253,14 @@ struct Int8 {
             for (int g = 0; g < G; ++g) {
               const int i = (r * C + c) * G + g;
               V sum = D::to_floats(acc.v[i].v);
-              if (plane + 1 < Planes) {
+              if (plane + kAtOnce < Planes) {
                 (sum * V::set(256.0f)).store(sums + i * V::lanes);
                 continue;
               }
-              if (Planes > 1) sum = V::load(sums + i * V::lanes) + sum;
+              if (kAtOnce > 1)
+                sum = sum * V::set(256.0f) + D::to_floats(acc.v[(kAtOnce - 1) * N + i].v);
+              else if (Planes > 1)
+                sum = V::load(sums + i * V::lanes) + sum;
               const V bias = V::load(bias_of<V>(a.bias, chunk + c) + g * kPanel);
               fma(sum * V::load(a.matrix.scales + at(c, g)), scale, bias)
                   .store(sums + i * V::lanes);
@@ -265,12 +287,17 @@ void multiply(const ReducedProduct& a) {
 
 template <class V, class M>
 constexpr ReducedKernels bfloat16_kernels(const char* name) {
-  return {name, M::prepare, M::prepare, multiply<V, M, 1>, multiply<V, M, 1>};
+  return {name, M::prepare, M::prepare, M::prepare, multiply<V, M, 1>, multiply<V, M, 1>};
 }
 template <class V, class D>
 constexpr ReducedKernels int8_kernels(const char* name) {
-  return {name, Int8<V, D>::prepare_input, Int8<V, D>::prepare_state, multiply<V, Int8<V, D>, 2>,
-          multiply<V, Int8<V, D>, 1>};
+  using M = Int8<V, D>;
+  return {name,
+          M::prepare_input,
+          M::prepare_state,
+          M::prepare_fine_state,
+          multiply<V, M, 2>,
+          multiply<V, M, 1>};
 }
 
 }  // namespace

@@ -56,11 +56,13 @@ struct ReducedProduct {
 // For vectors of one length: that of the kernels which use them.
 struct ReducedKernels {
   const char* name;
-  // A row of inputs, or of states, to operand `index`.
+  // A row of inputs, or of states, to operand `index`. Fine states are multiplied as inputs are.
   void (*prepare_input)(const float* row, std::size_t reduction, const Operands&,
                         std::size_t index);
   void (*prepare_state)(const float* row, std::size_t reduction, const Operands&,
                         std::size_t index);
+  void (*prepare_fine_state)(const float* row, std::size_t reduction, const Operands&,
+                             std::size_t index);
   void (*multiply_input)(const ReducedProduct&);
   void (*multiply_state)(const ReducedProduct&);
 };
@@ -71,6 +73,7 @@ struct Reduced {
   ReducedMatrix matrix;
   ReducedMatrix candidate_matrix;  // recurrent, reset before only
   Operands operands;
+  bool fine_states;  // see Note [int8]
 };
 
 // Kernels see a share of a layer's units: all of them, or a run of whole panels where threads share

@@ -545,12 +545,15 @@ void test_exact_sums() {
       input[0] = 32512.0f;
       const ReducedMatrix matrix = packed.layers[0].input.from_panel(0);
       for (const ReducedKernels* choice : runnable_reduced(*kernels, Precision::int8))
-        for (const bool is_state : {true, false}) {
+        for (const auto& [prepare, multiply, is_state, most] :
+             {std::tuple(choice->prepare_state, choice->multiply_state, true, 127),
+              std::tuple(choice->prepare_fine_state, choice->multiply_input, true, 32512),
+              std::tuple(choice->prepare_input, choice->multiply_input, false, 32512)}) {
           const Floats& values = is_state ? state : input;
-          (is_state ? choice->prepare_state : choice->prepare_input)(values.data(), K, operands, 0);
+          prepare(values.data(), K, operands, 0);
           alignas(64) float sums[3 * kLanes];
           for (std::size_t chunk = 0; chunk < kLanes / kernels->lanes; ++chunk) {
-            (is_state ? choice->multiply_state : choice->multiply_input)(
+            multiply(
                 {matrix, packed.layers[0].input_bias, operands, 3, K, 256, 0, 1, chunk, 1, sums});
             for (std::size_t g = 0; g < 3; ++g)
               for (std::size_t lane = 0; lane < kernels->lanes; ++lane) {
@@ -558,10 +561,10 @@ void test_exact_sums() {
                 double exact = 0;
                 for (std::size_t k = 0; k < K; ++k)
                   exact += static_cast<double>(weights[row * K + k]) *
-                           std::round(static_cast<double>(values[k]) * (is_state ? 127 : 1));
+                           std::round(static_cast<double>(values[k]) * (is_state ? most : 1));
                 const double got = static_cast<double>(sums[g * kernels->lanes + lane]) /
                                    static_cast<double>(scales[0]);
-                check(std::abs(got - exact) <= 2e-7 * std::abs(exact) + (is_state ? 0.01 : 1.0),
+                check(std::abs(got - exact) <= 2e-7 * std::abs(exact) + (most == 127 ? 0.01 : 1.0),
                       std::string(choice->name) + ": sums of int8 are exact");
               }
           }
