@@ -16,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgru
-from conftest import Array, Weights, make_gru, random_input, random_state, random_weights, same_bits
+from conftest import (
+    SUPPORTED_ISAS,
+    Array,
+    Weights,
+    make_gru,
+    random_input,
+    random_state,
+    random_weights,
+    same_bits,
+)
 from fastgru.spec import spec_from_tensors
 
 I, H = 5, 19  # noqa: E741  (I is the project's letter for the input size)
@@ -45,6 +54,7 @@ def some_weights(num_layers: int = 1, seed: int = 0) -> Weights:
     num_layers=st.integers(1, 3),
     reset_after=st.booleans(),
     threads=st.sampled_from([1, 2]),
+    isa=st.sampled_from(SUPPORTED_ISAS),
 )
 def test_it_is_the_forward_one_on_turned_sequences(
     lengths: list[int], num_layers: int, reset_after: bool, threads: int, isa: str

@@ -20,7 +20,7 @@ from fastgru.convert import parts_of_torch_module, tensors_from_d2l
 from fastgru.options import check_isa, check_options, positive
 from fastgru.packed import Packed, is_packed, run_packed
 from fastgru.pool import Pool
-from fastgru.precision import reduce_spec, weight_names
+from fastgru.precision import kept_layers, reduce_spec, weight_names
 from fastgru.spec import ModelSpec, spec_from_tensors
 from fastgru.stream import Stream
 from fastgru.trace import Trace, trace
@@ -280,14 +280,21 @@ class GRU:
 
         save_gru(self, path)
 
-    def to(self, precision: str, *, keep: Iterable[int] = ()) -> Self:
+    def to(self, precision: str, *, keep: Iterable[int] = (), calibration: Any = None) -> Self:
         """A new model with weights in `precision`: "float32", "bfloat16" or "int8".
 
         Products are computed in it; biases, gates and states stay in float32. `keep`: layers that
         stay in float32 altogether. To the precision that a model has, without `keep`: a copy. In
-        int8 an infinite input or state makes its row NaN, as NaN does. Raises ValueError for an
-        unknown precision or layer, for a model that is reduced already, and for int8 if a weight is
-        not finite.
+        int8 an infinite input or state makes its row NaN, as NaN does.
+
+        `calibration`, for int8: typical input, an array as `x` of a call, or a list of such
+        batches, each `x` or `(x, h_0)`, without padding. Weights are then rounded so that their
+        products with what they meet there stay as they are (GPTQ), and biases take what is left on
+        average: smaller errors on data of that kind. Without it each weight is rounded to nearest.
+
+        Raises ValueError for an unknown precision or layer, for a model that is reduced already,
+        for int8 if a weight is not finite, and for calibration without a time step, with numbers
+        that are not finite, or for another precision; ShapeError and TypeError as a call.
 
         >>> import numpy as np, fastgru
         >>> gru = fastgru.GRU.from_state_dict({"weight_ih_l0": np.ones((6, 3), np.float32),
@@ -296,15 +303,24 @@ class GRU:
         'int8'
         """
         check_options(precision=precision)
-        if precision == self.precision and keep == ():
+        if calibration is not None and precision != "int8":
+            raise ValueError(f"calibration: expected None for {precision}, only int8 uses it")
+        if precision == self.precision and keep == () and calibration is None:
             return self.__copy__()
         if self._spec.precisions:
             raise ValueError(
                 f"precision: the weights of this model are {self.precision} already; go back to "
                 "the float32 model for another precision or other layers to keep"
             )
+        if calibration is not None:
+            from fastgru.calibration import calibrated_spec  # noqa: PLC0415  (rarely needed)
+
+            kept = kept_layers(keep, self.num_layers)
+            spec, precision, keep = calibrated_spec(self, kept, calibration), "float32", ()
+        else:
+            spec = dataclasses.replace(self._spec, tensors=self.tensors())
         return type(self)(
-            dataclasses.replace(self._spec, tensors=self.tensors()),
+            spec,
             batch_first=self._batch_first,
             precision=precision,
             keep=keep,

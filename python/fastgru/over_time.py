@@ -150,7 +150,8 @@ class Reverse(SequenceLayer):
         check_lengths(lengths, x.shape[axis], x.shape[1 - axis] if x.ndim == 3 else None, 0)
         step = np.arange(x.shape[axis])[:, None]
         source = np.where(step < lengths, lengths - 1 - step, step)  # (T, B)
-        return np.take_along_axis(x, (source.T if axis else source)[..., None], axis)
+        index = (source.T if axis else source)[..., None]
+        return np.ascontiguousarray(np.take_along_axis(x, index, axis))
 
 
 def check_lengths(lengths: Int64Array, steps: int, batch: int | None, at_least: int) -> None:

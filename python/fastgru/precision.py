@@ -16,6 +16,8 @@ from fastgru.arrays import Float32Array
 from fastgru.spec import ModelSpec, tensor_names
 
 PRECISIONS = ("float32", "bfloat16", "int8")
+MOST = 127
+"""The largest integer of int8 weights."""
 
 
 def round_to_bfloat16(x: Float32Array) -> Float32Array:
@@ -41,9 +43,21 @@ def quantize(weight: Float32Array) -> tuple[Float32Array, Float32Array]:
     >>> integers.tolist()
     [[64.0, -127.0], [0.0, 0.0]]
     """
-    scale = np.abs(weight).max(axis=1) / np.float32(127)
-    scale[scale < np.finfo(np.float32).tiny] = 1  # zeros, or what kernels flush to zero
+    scale = scale_of(weight)
     return np.rint(weight / scale[:, None]), scale
+
+
+def scale_of(weight: Float32Array) -> Float32Array:
+    """(3H,): what makes the largest weight of each row MOST."""
+    scale: Float32Array = np.abs(weight).max(axis=1) / np.float32(MOST)
+    scale[scale < np.finfo(np.float32).tiny] = 1  # zeros, or what kernels flush to zero
+    return scale
+
+
+def check_finite(name: str, weight: Float32Array) -> None:
+    """ValueError for a weight that int8 cannot hold."""
+    if not np.isfinite(weight).all():
+        raise ValueError(f"{name}: int8 needs finite weights, there is a NaN or infinity")
 
 
 def reduce_spec(spec: ModelSpec, precision: str, keep: Iterable[int] = ()) -> ModelSpec:
@@ -52,7 +66,7 @@ def reduce_spec(spec: ModelSpec, precision: str, keep: Iterable[int] = ()) -> Mo
     A spec that is reduced already is returned as it is. ValueError for a layer that does not exist
     and for weights that are not finite where they would be int8.
     """
-    kept = _layers("keep", keep, spec.num_layers)
+    kept = kept_layers(keep, spec.num_layers)
     if spec.precisions or precision == "float32" or len(kept) == spec.num_layers:
         return spec
     precisions = tuple(
@@ -63,8 +77,7 @@ def reduce_spec(spec: ModelSpec, precision: str, keep: Iterable[int] = ()) -> Mo
         if precisions[layer] == "bfloat16":
             tensors[name] = round_to_bfloat16(tensors[name])
         elif precisions[layer] == "int8":
-            if not np.isfinite(tensors[name]).all():
-                raise ValueError(f"{name}: int8 needs finite weights, there is a NaN or infinity")
+            check_finite(name, tensors[name])
             tensors[name], scales[name] = quantize(tensors[name])
     return dataclasses.replace(spec, tensors=tensors, precisions=precisions, scales=scales)
 
@@ -78,18 +91,19 @@ def weight_names(spec: ModelSpec) -> list[tuple[int, str]]:
     ]
 
 
-def _layers(option: str, layers: Iterable[int], count: int) -> set[int]:
+def kept_layers(layers: Iterable[int], count: int) -> set[int]:
+    """The option `keep` of a network of `count` layers; TypeError or ValueError."""
     found = set()
     if not isinstance(layers, Iterable):
-        raise TypeError(f"{option}: expected layer numbers, [0] for the first, got {layers!r}")
+        raise TypeError(f"keep: expected layer numbers, [0] for the first, got {layers!r}")
     for layer in layers:
         if isinstance(layer, (bool, np.bool_)):
-            raise TypeError(f"{option}: expected layer numbers, got {layer!r}")
+            raise TypeError(f"keep: expected layer numbers, got {layer!r}")
         try:
             index = operator.index(layer)
         except TypeError:
-            raise TypeError(f"{option}: expected layer numbers, got {layer!r}") from None
+            raise TypeError(f"keep: expected layer numbers, got {layer!r}") from None
         if not 0 <= index < count:
-            raise ValueError(f"{option}: expected 0 <= layer < {count}, got {index}")
+            raise ValueError(f"keep: expected 0 <= layer < {count}, got {index}")
         found.add(index)
     return found
