@@ -51,3 +51,15 @@ def test_float32_gives_the_packages_phonemes(g2p: ModuleType) -> None:
     assert [model.predict([word])[0] for word in WORDS] == expected
     assert model.predict(WORDS) == expected
     assert model.predict(["example"]) == [["IH0", "G", "Z", "AE1", "M", "P", "AH0", "L"]]
+
+
+def test_calibration_is_by_words(g2p: ModuleType) -> None:
+    """int8 rounded by the words of one half spells nearly all of the other half as float32 does."""
+    folder = g2p.package_folder()
+    package = g2p.load_reference(folder)
+    model = g2p.G2p(folder / "checkpoint20.npz", package.graphemes, package.phonemes)
+    small = model.calibrated(WORDS[::2])
+    assert small.encoder.precision == small.decoder.precision == "int8"
+    assert model.encoder.precision == "float32"
+    pairs = zip(small.predict(WORDS[1::2]), model.predict(WORDS[1::2]), strict=True)
+    assert sum(ours == exact for ours, exact in pairs) >= 97

@@ -46,10 +46,10 @@ class Contender:
         self.rates.append(len(words) / (time.perf_counter() - start))
 
 
-def read_words(path: Path, limit: int, seed: int) -> list[str]:
-    """At most `limit` of the file's words of the letters a to z, in random order."""
+def read_words(path: Path, seed: int) -> list[str]:
+    """The file's words of the letters a to z, in random order."""
     words = sorted(set(re.findall(r"^[a-z]+$", path.read_text(encoding="utf-8"), re.MULTILINE)))
-    return random.Random(seed).sample(words, min(limit, len(words)))
+    return random.Random(seed).sample(words, len(words))
 
 
 def rounded_weights(model: G2p) -> G2p:
@@ -61,10 +61,11 @@ def rounded_weights(model: G2p) -> G2p:
     return other
 
 
-def contenders(batch_size: int) -> list[Contender]:
+def contenders(batch_size: int, calibration: Sequence[str]) -> list[Contender]:
     """The package first, then fastgru in each precision, one word at a time and in batches.
 
-    After them what int8 can be compared with: its weights alone, and PyTorch's if it is installed.
+    int8 also with weights rounded by the words of `calibration`, if there are any. After them what
+    int8 can be compared with: its weights alone, and PyTorch's if it is installed.
     """
     folder = package_folder()
     package = load_reference(folder)
@@ -79,11 +80,15 @@ def contenders(batch_size: int) -> list[Contender]:
         )
         entries += [Contender(precision, size, model.predict) for size in (1, batch_size)]
         if precision == "float32":
+            in_float32 = model
             others = [("int8 weights, the rest float32", rounded_weights(model))]
             if importlib.util.find_spec("torch"):
                 from torch_int8 import in_torch_int8  # noqa: PLC0415
 
                 others.append(("PyTorch's dynamic int8", in_torch_int8(model)))
+    if calibration:
+        model = in_float32.calibrated(calibration)
+        entries += [Contender("int8, calibrated", size, model.predict) for size in (1, batch_size)]
     return entries + [Contender(name, batch_size, other.predict) for name, other in others]
 
 
@@ -127,14 +132,21 @@ def main() -> None:
         help="a word a line (default: %(default)s, Debian's wamerican)",
     )
     parser.add_argument("--limit", type=int, default=10_000, help="words (default %(default)s)")
+    parser.add_argument(
+        "--calibration",
+        type=int,
+        metavar="N",
+        help="as many of the other words to round int8's weights by (default: all)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="which words are drawn")
     parser.add_argument("--batch-size", type=int, default=64, help="of the batches (default 64)")
     parser.add_argument("--examples", type=int, default=5, help="differing words to print")
     args = parser.parse_args()
 
     fastgru.set_num_threads(1)  # NumPy's threads are set outside, see README.md
-    words = read_words(args.words, args.limit, args.seed)
-    entries = contenders(args.batch_size)
+    drawn = read_words(args.words, args.seed)
+    words, others = drawn[: args.limit], drawn[args.limit :]
+    entries = contenders(args.batch_size, others[: args.calibration])
     for entry in entries:
         entry.predict(words[:20])  # warms up
     parts = min(PARTS, len(words))
