@@ -21,6 +21,7 @@ from fastgru._core import __version__
 from fastgru.comparison import Comparison, Difference, compare
 from fastgru.errors import FormatError, PoolFullError, ShapeError, UnsupportedLayerError
 from fastgru.formats import load
+from fastgru.formats.onnx_file import from_onnx
 from fastgru.gru import GRU
 from fastgru.layers import (
     Embedding,
@@ -76,6 +77,7 @@ __all__ = [
     "compare",
     "cpu_info",
     "from_d2l",
+    "from_onnx",
     "get_num_threads",
     "load",
     "set_num_threads",

@@ -1,0 +1,196 @@
+"""`from_onnx`: a GRU, or a chain of layers with GRUs in it, from an ONNX file.
+
+Reads the file, with limits, and hands on: onnx_graph.py makes plain data of it, onnx_walk.py finds
+out what the outputs are, onnx_result.py makes the GRU or Model. The onnx package parses, nothing
+is run. Refuses files that protobuf cannot hold.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from fastgru.errors import FormatError, UnsupportedLayerError
+from fastgru.formats.onnx_graph import read_graph
+from fastgru.formats.onnx_result import result_of
+from fastgru.formats.onnx_tensors import Tensors
+from fastgru.formats.onnx_walk import walk
+from fastgru.formats.regular import open_regular
+from fastgru.formats.window import Allowance
+from fastgru.options import check_isa, check_options, positive
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from fastgru.gru import GRU
+    from fastgru.model import Model
+
+_MAX_FILE = 2**31 - 1  # protobuf's own limit
+_MAX_IR_VERSION = 64
+_STRING, _MESSAGE = 2, 2  # wire types
+# ModelProto's fields up to its graph, and those that may follow it: (wire type, is it text?)
+_HEAD_FIELDS = {2: (2, True), 3: (2, True), 4: (2, True), 5: (0, False), 6: (2, True)}
+_GRAPH, _LATER = 7, (8, 14, 20, 25, 26)
+_IN_GRAPH = (1, 2, 5, 10, 11, 12, 13, 14, 15, 16)
+
+
+def from_onnx(
+    path: str | os.PathLike[str],
+    *,
+    precision: str = "float32",
+    num_threads: int | None = None,
+    isa: str | None = None,
+) -> Any:
+    """Loads an ONNX file (or an onnx.ModelProto): a GRU, or a Model; extra `onnx`.
+
+    Reads GRU nodes (both directions, reverse, layout 0 and 1, linear_before_reset 0 and 1) and what
+    both of PyTorch's exporters write around them. Which of the two comes back the graph says, so
+    that type checkers are told Any: `gru: fastgru.GRU = ...`.
+
+    A **GRU** where the graph is one GRU node, or several that stack as torch.nn.GRU's layers do,
+    and its outputs are nothing but theirs: Y and all of Y_h, or either. A **Model** otherwise, of
+    the chain of layers from the input to the one output; GRU nodes in a row that agree in size,
+    directions, biases and activations become one GRU in it. Shapes are then those of fastgru:
+
+    ==========================================  ===============================================
+    in the graph                                of what is loaded
+    ==========================================  ===============================================
+    X (T, B, I), with a Transpose or layout 1   x the same; batch_first where it is (B, T, I)
+    (B, T, I), without a batch (T, I)
+    indices (T, B) or (B, T)                    x the same: an Embedding or a OneHot comes first
+    Y (T, D, B, H), of layout 1 (B, T, D, H)    output (T, B, D*H) or (B, T, D*H), as in torch
+    Y_h (D, B, H), of layout 1 (B, D, H);       h_n (L*D, B, H)
+    several one after the other
+    initial_h, an input; of layout 1 (B, D, H)  h_0 (L*D, B, H) of a call; only a GRU has one
+    sequence_lens, an input                     lengths= of a call
+    the output of a chain                       the same (a chain that ends otherwise is refused)
+    ==========================================  ===============================================
+
+    Sizes of T and B that the file fixes are not kept: any will do. Initial states that are zeros
+    are dropped. Floating types of the file do not matter, all is calculated in float32. `precision`
+    reduces the GRUs, as `GRU.to` does. External data is read from a regular file in the same
+    folder.
+
+    Raises UnsupportedLayerError naming every operation that fastgru has no layer for, and where it
+    stands (clip, other activations, other domains, several outputs, ...); FormatError listing every
+    problem of a file that is damaged, or whose weights are not in it; ImportError without the onnx
+    package; ValueError for an unknown option; OSError if the file cannot be read.
+
+    >>> import fastgru, onnx, torch
+    >>> gru = torch.nn.GRU(3, 2, batch_first=True).eval()
+    >>> torch.onnx.export(gru, (torch.zeros(1, 5, 3),), "gru.onnx", dynamo=False)
+    >>> fastgru.from_onnx("gru.onnx").batch_first
+    True
+    """
+    check_options(precision=precision)
+    check_isa(isa)
+    if num_threads is not None:
+        positive("num_threads", num_threads)
+    settings = {"precision": precision, "num_threads": num_threads, "isa": isa}
+    onnx = _onnx()
+    if isinstance(path, onnx.ModelProto):
+        return _load(onnx, path, None, path.ByteSize(), settings)
+    name = os.fspath(path)  # before open, which would take 0 for standard input
+    try:
+        with open_regular(name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _MAX_FILE:
+                raise FormatError(f"an ONNX file has at most {_MAX_FILE} bytes, got {size}")
+            data = file.read(_MAX_FILE + 1)
+        folder = os.path.dirname(os.path.abspath(os.fsdecode(name)))
+        return _load(onnx, _parsed(onnx, data), folder, len(data), settings)
+    except (FormatError, UnsupportedLayerError) as error:
+        raise type(error)(f"{os.fsdecode(name)}: {error}") from error.__cause__
+
+
+def looks_like_onnx(head: bytes) -> bool:
+    """Whether a file that starts with `head` (a few hundred bytes will do) is an ONNX model.
+
+    A ModelProto is written in the order of its fields: a small ir_version, texts that say who made
+    it, the graph. Everything in `head` up to the graph must fit.
+
+    >>> looks_like_onnx(bytes([8, 8, 18, 7]) + b"pytorch" + bytes([58, 20, 10, 18]))
+    True
+    >>> looks_like_onnx(bytes([8, 8]) + b"something else")
+    False
+    """
+    if len(head) < 4 or head[0] != 8 or not 1 <= head[1] <= _MAX_IR_VERSION:
+        return False
+    at, before = 2, 1
+    while at < len(head):
+        tag, at = _varint(head, at)
+        if tag is None:
+            return False
+        field, wire = tag >> 3, tag & 7
+        if field < before or (field not in _HEAD_FIELDS and field not in (_GRAPH, *_LATER)):
+            return False
+        before = field
+        expected, is_text = _HEAD_FIELDS.get(field, (2, False))
+        length, at = _varint(head, at)
+        if wire != expected or length is None:
+            return False
+        if field == _GRAPH:
+            inner = head[at] >> 3 if at < len(head) and head[at] < 128 else None
+            return length > 0 and (at >= len(head) or inner in _IN_GRAPH or head[at] >= 128)
+        if field in _LATER:
+            return False  # a model without a graph
+        if wire == 2:
+            text = head[at : at + length]
+            at += length
+            if is_text and not _is_text(text):
+                return False
+    return at > len(head)  # in the middle of a text
+
+
+def _varint(data: bytes, at: int) -> tuple[int | None, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            return None, at
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    return None, at
+
+
+def _is_text(data: bytes) -> bool:
+    text = data.decode("utf-8", "ignore")
+    return len(text.encode()) >= len(data) - 3 and all(c.isprintable() or c.isspace() for c in text)
+
+
+def _onnx() -> ModuleType:
+    try:
+        import onnx  # noqa: PLC0415  (heavy)
+        import onnx.defs  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(
+            'from_onnx needs the onnx package, which parses the file: pip install "fastgru[onnx]"'
+        ) from error
+    module: ModuleType = onnx
+    return module
+
+
+def _parsed(onnx: ModuleType, data: bytes) -> Any:
+    if not data:
+        raise FormatError("the file is empty")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception as error:  # DecodeError, of whichever protobuf is installed
+        if isinstance(error, MemoryError):
+            raise
+        raise FormatError(f"not an ONNX file, or a damaged one: {error}") from error
+    if not model.HasField("graph"):
+        raise FormatError("not an ONNX file: there is no graph in it")
+    return model
+
+
+def _load(
+    onnx: ModuleType, model: Any, folder: str | None, size: int, settings: dict[str, Any]
+) -> GRU | Model:
+    allowance = Allowance(2 * size)
+    tensors = Tensors(folder, allowance)
+    graph = read_graph(model, tensors, onnx.defs.onnx_opset_version())
+    return result_of(walk(graph, tensors, allowance), settings)

@@ -1,0 +1,164 @@
+"""Walks a graph from its inputs to its outputs and says what each output is.
+
+Nodes run in the file's order over what is known of values: constants are calculated, the rest is
+bookkeeping. A node that is refused does not end the walk, so that one error can list all that are.
+Refuses operations outside the tables below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fastgru.errors import FormatError, UnsupportedLayerError
+from fastgru.formats import onnx_constants as constants
+from fastgru.formats import onnx_layers as layers
+from fastgru.formats import onnx_layout as layout
+from fastgru.formats.onnx_graph import STANDARD, Graph, GraphInput, Node
+from fastgru.formats.onnx_gru import gru
+from fastgru.formats.onnx_plans import ACTIVATIONS, REDUCTIONS, SOFTMAXES
+from fastgru.formats.onnx_tensors import Tensors
+from fastgru.formats.onnx_values import (
+    Atom,
+    Axes,
+    Broken,
+    Const,
+    Data,
+    Fill,
+    Source,
+    Value,
+)
+from fastgru.formats.window import Allowance
+from fastgru.spec import report
+
+_MAX_LISTED = 12
+
+Handler = Callable[[Node, layout.Values, int], Value]
+
+_LAYOUT: dict[str, Handler] = {
+    "Cast": layout.cast,
+    "Concat": layout.concat,
+    "Dropout": layers.dropout,
+    "Flatten": layout.flatten,
+    "Gather": layout.gather,
+    "Identity": layers.identity,
+    "Reshape": layout.reshape,
+    "Shape": layout.shape,
+    "Slice": layout.cut,
+    "Squeeze": layout.squeeze,
+    "Transpose": layout.transpose,
+    "Unsqueeze": layout.unsqueeze,
+}
+_LAYERS: dict[str, Handler] = {
+    "Add": layers.add,
+    "Div": layers.div,
+    "Gemm": layers.gemm,
+    "LayerNormalization": layers.layer_normalization,
+    "MatMul": layers.matmul,
+    "Mul": layers.mul,
+    "OneHot": layers.one_hot,
+    "Pow": layers.power,
+    "Sqrt": layers.root,
+    "Sub": layers.sub,
+    **dict.fromkeys(ACTIVATIONS, layers.activation),
+    **dict.fromkeys(SOFTMAXES, layers.softmax),
+    **dict.fromkeys(REDUCTIONS, layers.reduction),
+}
+_SUPPORTED = (
+    "GRU nodes, Embedding (Gather), OneHot, Linear (MatMul and Add, Gemm), LayerNormalization, "
+    "Relu, Tanh, Sigmoid, Softmax, LogSoftmax, the last step, ReduceMean and ReduceMax over time"
+)
+
+
+def walk(graph: Graph, tensors: Tensors, allowance: Allowance) -> list[tuple[str, Value | None]]:
+    """Each output by name.
+
+    Raises FormatError and UnsupportedLayerError, both with every problem that was found.
+    """
+    sources = _sources(graph.inputs)
+    values: dict[str, Value] = {
+        name: Data(source, source.axes, (source.axes or ((),))[-1], is_integer=source.is_integer)
+        for name, source in sources.items()
+    }
+    problems: list[tuple[type[ValueError], str]] = []
+    for node in graph.nodes:
+        results: Sequence[Value]
+        try:
+            inputs = [_value(name, values, tensors, graph) for name in node.inputs]
+            if any(isinstance(value, Broken) for value in inputs):
+                results = [Broken()] * len(node.outputs)
+            else:
+                results = _results(node, inputs, graph.opset, allowance)
+        except (FormatError, UnsupportedLayerError) as error:
+            problems.append((type(error), f"{node}: {error}"))
+            results = [Broken()] * len(node.outputs)
+        # NumPy, of arguments that contradict each other
+        except (ValueError, TypeError, IndexError, OverflowError, ArithmeticError) as error:
+            problems.append((FormatError, f"{node}: what it is given makes no sense: {error}"))
+            results = [Broken()] * len(node.outputs)
+        values.update((n, v) for n, v in zip(node.outputs, results, strict=False) if n)
+    if problems:
+        damaged = any(kind is FormatError for kind, _ in problems)
+        texts = [text for _, text in problems[:_MAX_LISTED]]
+        if not damaged:
+            texts[-1] += f"\nfastgru runs chains of {_SUPPORTED}"
+        raise (FormatError if damaged else UnsupportedLayerError)(report("the graph", texts))
+    return [(name, _value(name, values, tensors, graph)) for name in graph.outputs]
+
+
+def _sources(inputs: Sequence[GraphInput]) -> dict[str, Source]:
+    """Inputs; axes that the file calls the same are the same, but for those of one input."""
+    shared: dict[str, Atom] = {}
+    sources = {}
+    for item in inputs:
+        axes: list[Atom] = []
+        for at, dim in enumerate(item.dims or ()):
+            name = dim if isinstance(dim, str) else f"{item.name}.{at}"
+            atom = Atom(name, dim if isinstance(dim, int) else None)
+            if isinstance(dim, str) and shared.setdefault(dim, atom) not in axes:
+                atom = shared[dim]
+            axes.append(atom)
+        groups: Axes = tuple((atom,) for atom in axes)
+        sources[item.name] = Source(item.name, groups, constants.is_integer_type(item.elem_type))
+    return sources
+
+
+def _value(name: str, values: dict[str, Value], tensors: Tensors, graph: Graph) -> Value | None:
+    if not name:
+        return None
+    if name not in values and name in tensors:
+        values[name] = Const(tensors.read(name))
+    if name not in values:  # an output that a node says it has and does not
+        raise FormatError(f"{name!r}: the node that makes it has no such output")
+    value = values[name]
+    if isinstance(value, Data) and value.last is None and value.source.name == name:
+        _check_input(next(item for item in graph.inputs if item.name == name))
+    return value
+
+
+def _check_input(item: GraphInput) -> None:
+    if item.dims is None:
+        raise FormatError(f"input {item.name!r}: the file does not say how many axes it has")
+    if not (constants.is_float_type(item.elem_type) or constants.is_integer_type(item.elem_type)):
+        raise UnsupportedLayerError(f"input {item.name!r}: data type {item.elem_type}")
+
+
+def _results(
+    node: Node, inputs: list[Value | None], opset: int, allowance: Allowance
+) -> Sequence[Value]:
+    if node.domain not in STANDARD:
+        raise UnsupportedLayerError(f"operations of the domain {node.domain!r} are not supported")
+    if node.op == "GRU":
+        return gru(node, inputs, opset, allowance)
+    if all(value is None or isinstance(value, Const) for value in inputs):
+        arrays = [value.array if isinstance(value, Const) else None for value in inputs]
+        known = constants.evaluate(node, arrays, opset, allowance)
+        if known is not None:
+            return known
+    handler = _LAYOUT.get(node.op) or _LAYERS.get(node.op)
+    if node.op == "Gather" and inputs and isinstance(inputs[0], Const):
+        handler = layers.embedding
+    if node.op == "Expand" and inputs and isinstance(inputs[0], Fill):
+        return [inputs[0]]
+    if handler is None:
+        raise UnsupportedLayerError(f"{node.op} is no operation that fastgru supports")
+    return [handler(node, inputs, opset)]
