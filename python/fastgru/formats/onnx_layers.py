@@ -310,10 +310,25 @@ def one_hot(node: Node, inputs: Values, opset: int) -> Value:
         raise UnsupportedLayerError("other values than 0 and 1")
     if node.integer("axis", -1) not in (-1, len(value.axes)):
         raise UnsupportedLayerError("classes that are not the last axis")
-    features = (Atom("I", int(classes)),)
-    plan = LayerPlan(OneHot, options={"num_classes": int(classes)})
-    hot = then(value, plan, (*value.axes, features), features)
-    return dataclasses.replace(hot, is_integer=not is_float(pair))
+    return dataclasses.replace(_hot(value, int(classes)), is_integer=not is_float(pair))
+
+
+def equal(node: Node, inputs: Values, opset: int) -> Value:
+    """A one-hot as torch's newer exporter writes it: indices (..., 1) equal to 0, 1, 2, ..."""
+    value, numbers = _one_constant(inputs)
+    if not isinstance(value, Data) or not value.axes or value.axes[-1]:
+        raise UnsupportedLayerError("a comparison that is not a one-hot's")
+    _indices(value)
+    count = numbers.shape[-1] if numbers.ndim else 0
+    if count < 1 or numbers.size != count or numbers.reshape(-1).tolist() != list(range(count)):
+        raise UnsupportedLayerError("a comparison that is not a one-hot's")
+    return _hot(dataclasses.replace(value, axes=value.axes[:-1]), count)
+
+
+def _hot(value: Data, classes: int) -> Data:
+    features = (Atom("I", classes),)
+    plan = LayerPlan(OneHot, options={"num_classes": classes})
+    return then(value, plan, (*value.axes, features), features)
 
 
 def _indices(value: Data) -> None:

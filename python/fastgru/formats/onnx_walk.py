@@ -51,6 +51,7 @@ _LAYOUT: dict[str, Handler] = {
 _LAYERS: dict[str, Handler] = {
     "Add": layers.add,
     "Div": layers.div,
+    "Equal": layers.equal,
     "Gemm": layers.gemm,
     "LayerNormalization": layers.layer_normalization,
     "MatMul": layers.matmul,
