@@ -11,10 +11,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats.onnx_graph import read_graph
-from fastgru.formats.onnx_result import result_of
-from fastgru.formats.onnx_tensors import Tensors
-from fastgru.formats.onnx_walk import walk
 from fastgru.formats.regular import open_regular
 from fastgru.formats.window import Allowance
 from fastgru.options import check_isa, check_options, positive
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
 
 _MAX_FILE = 2**31 - 1  # protobuf's own limit
 _MAX_IR_VERSION = 64
-_STRING, _MESSAGE = 2, 2  # wire types
 # ModelProto's fields up to its graph, and those that may follow it: (wire type, is it text?)
 _HEAD_FIELDS = {2: (2, True), 3: (2, True), 4: (2, True), 5: (0, False), 6: (2, True)}
 _GRAPH, _LATER = 7, (8, 14, 20, 25, 26)
@@ -76,11 +71,17 @@ def from_onnx(
     problem of a file that is damaged, or whose weights are not in it; ImportError without the onnx
     package; ValueError for an unknown option; OSError if the file cannot be read.
 
-    >>> import fastgru, onnx, torch
-    >>> gru = torch.nn.GRU(3, 2, batch_first=True).eval()
-    >>> torch.onnx.export(gru, (torch.zeros(1, 5, 3),), "gru.onnx", dynamo=False)
-    >>> fastgru.from_onnx("gru.onnx").batch_first
-    True
+    >>> import fastgru, numpy as np, onnx
+    >>> weights = [onnx.numpy_helper.from_array(np.ones((1, 6, columns), np.float32), name)
+    ...            for name, columns in (("W", 3), ("R", 2))]
+    >>> x = onnx.helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, ["T", "B", 3])
+    >>> y = onnx.helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, ["T", 1, "B", 2])
+    >>> node = onnx.helper.make_node("GRU", ["X", "W", "R"], ["Y"], hidden_size=2)
+    >>> graph = onnx.helper.make_graph([node], "example", [x], [y], weights)
+    >>> onnx.save(onnx.helper.make_model(graph), "gru.onnx")
+    >>> output, h_n = fastgru.from_onnx("gru.onnx")(np.ones((5, 4, 3), np.float32))
+    >>> output.shape, h_n.shape
+    ((5, 4, 2), (1, 4, 2))
     """
     check_options(precision=precision)
     check_isa(isa)
@@ -190,6 +191,12 @@ def _parsed(onnx: ModuleType, data: bytes) -> Any:
 def _load(
     onnx: ModuleType, model: Any, folder: str | None, size: int, settings: dict[str, Any]
 ) -> GRU | Model:
+    # Importing fastgru must stay fast and needs none of these.
+    from fastgru.formats.onnx_graph import read_graph  # noqa: PLC0415
+    from fastgru.formats.onnx_result import result_of  # noqa: PLC0415
+    from fastgru.formats.onnx_tensors import Tensors  # noqa: PLC0415
+    from fastgru.formats.onnx_walk import walk  # noqa: PLC0415
+
     allowance = Allowance(2 * size)
     tensors = Tensors(folder, allowance)
     graph = read_graph(model, tensors, onnx.defs.onnx_opset_version())
