@@ -72,7 +72,9 @@ def gru_model(
     if lengths:
         inputs["sequence_lens"] = ("l", ["B"])
     if h_0:
-        inputs["initial_h"] = ["B", directions, hidden] if batch_major else [directions, "B", hidden]
+        inputs["initial_h"] = (
+            ["B", directions, hidden] if batch_major else [directions, "B", hidden]
+        )
     names = ["X", "W", "R", "B" if "B" in weights else "", "sequence_lens", "initial_h"]
     taken = [name if name in inputs or name in weights else "" for name in names]
     made = [name if name in outputs else "" for name in ("Y", "Y_h")]

@@ -63,7 +63,10 @@ def test_directions_equations_and_biases(
     """Gates are z, r, h in ONNX and biases one tensor; with h_0 and with lengths."""
     rng = np.random.default_rng(1)
     weights = gru_weights(rng, I, H, DIRECTIONS[direction], bias=bias)
-    attributes = {"direction": direction, "linear_before_reset": linear_before_reset}
+    attributes: dict[str, Any] = {
+        "direction": direction,
+        "linear_before_reset": linear_before_reset,
+    }
     for h_0 in (False, True):
         for lengths in (False, True):
             check(
@@ -139,13 +142,11 @@ def test_activations(
     )
     gru = fastgru.from_onnx(model)
     for name, value in expected.items():
-        assert gru._spec.__getattribute__(name) == value
+        assert getattr(gru._spec, name) == value
     check(model, inputs_of(rng, directions))
 
 
-@pytest.mark.parametrize(
-    "outputs", [("Y",), ("Y_h",), ("Y_h", "Y"), ("Y", "Y_h")], ids=lambda names: "+".join(names)
-)
+@pytest.mark.parametrize("outputs", [("Y",), ("Y_h",), ("Y_h", "Y"), ("Y", "Y_h")], ids="+".join)
 def test_a_node_is_a_gru_whichever_outputs_it_has(outputs: tuple[str, ...]) -> None:
     """A GRU gives both."""
     weights = gru_weights(np.random.default_rng(4), I, H)
@@ -234,9 +235,7 @@ def test_external_data_in_the_same_folder(tmp_path: Path) -> None:
         model, path, save_as_external_data=True, location="gru.onnx.data", size_threshold=0
     )
     assert (tmp_path / "gru.onnx.data").exists()
-    assert all(
-        same_bits(a, b) for a, b in zip(fastgru.from_onnx(path)(x), expected, strict=True)
-    )
+    assert all(same_bits(a, b) for a, b in zip(fastgru.from_onnx(path)(x), expected, strict=True))
     (tmp_path / "gru.onnx.data").unlink()
     with pytest.raises(fastgru.FormatError, match=r"gru\.onnx: .*initializer 'W': external data"):
         fastgru.from_onnx(path)
@@ -260,9 +259,10 @@ def test_options() -> None:
     model = gru_model(gru_weights(np.random.default_rng(11), I, H))
     gru = fastgru.from_onnx(model, precision="int8", num_threads=1, isa="portable")
     assert (gru.precision, gru.num_threads, gru.isa) == ("int8", 1, "portable")
-    for name, value in (("precision", "int4"), ("num_threads", 0), ("isa", "sse9")):
-        with pytest.raises(ValueError, match="."):
-            fastgru.from_onnx(model, **{name: value})
+    wrong: list[dict[str, Any]] = [{"precision": "int4"}, {"num_threads": 0}, {"isa": "sse9"}]
+    for options in wrong:
+        with pytest.raises(ValueError, match="int4|num_threads|sse9"):
+            fastgru.from_onnx(model, **options)
 
 
 def test_without_the_onnx_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
