@@ -46,7 +46,7 @@ def gru_weights(
     rng: np.random.Generator, inputs: int, hidden: int, directions: int = 1, *, bias: bool = True
 ) -> dict[str, Array]:
     """W, R and B of a node, as large as torch makes them."""
-    shapes = {"W": (3 * hidden, inputs), "R": (3 * hidden, hidden)}
+    shapes: dict[str, tuple[int, ...]] = {"W": (3 * hidden, inputs), "R": (3 * hidden, hidden)}
     if bias:
         shapes["B"] = (6 * hidden,)
     bound = 1 / np.sqrt(hidden)

@@ -261,7 +261,7 @@ def test_options() -> None:
     assert (gru.precision, gru.num_threads, gru.isa) == ("int8", 1, "portable")
     wrong: list[dict[str, Any]] = [{"precision": "int4"}, {"num_threads": 0}, {"isa": "sse9"}]
     for options in wrong:
-        with pytest.raises(ValueError, match="int4|num_threads|sse9"):
+        with pytest.raises(ValueError, match=r"int4|num_threads|sse9"):
             fastgru.from_onnx(model, **options)
 
 

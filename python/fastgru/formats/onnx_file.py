@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastgru.model import Model
 
 _MAX_FILE = 2**31 - 1  # protobuf's own limit
+_MAX_MESSAGE = 8000
 _MAX_IR_VERSION = 64
 # ModelProto's fields up to its graph, and those that may follow it: (wire type, is it text?)
 _HEAD_FIELDS = {2: (2, True), 3: (2, True), 4: (2, True), 5: (0, False), 6: (2, True)}
@@ -101,7 +102,8 @@ def from_onnx(
         folder = os.path.dirname(os.path.abspath(os.fsdecode(name)))
         return _load(onnx, _parsed(onnx, data), folder, len(data), settings)
     except (FormatError, UnsupportedLayerError) as error:
-        raise type(error)(f"{os.fsdecode(name)}: {error}") from error.__cause__
+        text = str(error)[:_MAX_MESSAGE]  # names in the file can be long
+        raise type(error)(f"{os.fsdecode(name)}: {text}") from error.__cause__
 
 
 def looks_like_onnx(head: bytes) -> bool:
@@ -194,10 +196,10 @@ def _load(
     # Importing fastgru must stay fast and needs none of these.
     from fastgru.formats.onnx_graph import read_graph  # noqa: PLC0415
     from fastgru.formats.onnx_result import result_of  # noqa: PLC0415
-    from fastgru.formats.onnx_tensors import Tensors  # noqa: PLC0415
+    from fastgru.formats.onnx_tensors import COPIES, Tensors  # noqa: PLC0415
     from fastgru.formats.onnx_walk import walk  # noqa: PLC0415
 
-    allowance = Allowance(2 * size)
+    allowance = Allowance(COPIES * size // 2)
     tensors = Tensors(folder, allowance)
     graph = read_graph(model, tensors, onnx.defs.onnx_opset_version())
     return result_of(walk(graph, tensors, allowance), settings)

@@ -19,6 +19,7 @@ from fastgru.spec import report
 MAX_NODES = 20_000  # an exported GRU of 64 layers has fewer than 3,000
 _MAX_RANK = 8
 _MAX_LISTED = 12
+_MAX_ATTRIBUTE = 1 << 16  # numbers in a list; larger constants are tensors
 OLDEST_OPSET = 7  # before it Add and Mul do not broadcast as they do since
 STANDARD = ("", "ai.onnx")
 
@@ -158,7 +159,9 @@ def _attribute(proto: Any, tensors: Tensors) -> Any:
     value = getattr(proto, field)
     if field == "t":
         return LazyTensor(value, tensors)
-    return tuple(value) if field.endswith("s") and field != "s" else value
+    if field.endswith("s") and field != "s":
+        return tuple(value) if len(value) <= _MAX_ATTRIBUTE else None
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def _tensors(
     assert isinstance(r, np.ndarray)
     hidden = node.integer("hidden_size", r.shape[-1] if r.ndim else 0)
     if isinstance(b, Fill):
-        b = np.full((directions, 6 * hidden), b.number) if 0 < hidden <= r.size else np.zeros(0)
+        b = np.broadcast_to(np.asarray(b.number), (directions, 6 * max(hidden, 0)))
     expected: dict[str, tuple[int | str, ...]] = {
         "W": (directions, 3 * hidden, w.shape[-1] if w.ndim else "I"),
         "R": (directions, 3 * hidden, hidden),

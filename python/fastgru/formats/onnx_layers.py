@@ -65,13 +65,11 @@ def _float_rows(value: Data) -> Data:
 
 def matmul(node: Node, inputs: Values, opset: int) -> Value:
     """X times a matrix from the right: a Linear without bias, for now."""
+    if inputs and isinstance(inputs[0], Const):
+        raise UnsupportedLayerError("a constant times the input; input times constant is a Linear")
     weight = const_at(inputs, 1)
     if weight is None:
         raise FormatError("MatMul needs two inputs")
-    if isinstance(inputs[0], Const):
-        raise UnsupportedLayerError(
-            "a constant times the input: only input times constant is a Linear"
-        )
     return _linear(_float_rows(data_at(inputs)), weight, None)
 
 
@@ -320,7 +318,7 @@ def equal(node: Node, inputs: Values, opset: int) -> Value:
         raise UnsupportedLayerError("a comparison that is not a one-hot's")
     _indices(value)
     count = numbers.shape[-1] if numbers.ndim else 0
-    if count < 1 or numbers.size != count or numbers.reshape(-1).tolist() != list(range(count)):
+    if count < 1 or numbers.size != count or not np.array_equal(numbers.ravel(), np.arange(count)):
         raise UnsupportedLayerError("a comparison that is not a one-hot's")
     return _hot(dataclasses.replace(value, axes=value.axes[:-1]), count)
 

@@ -100,9 +100,10 @@ def walk(graph: Graph, tensors: Tensors, allowance: Allowance) -> list[tuple[str
     if problems:
         damaged = any(kind is FormatError for kind, _ in problems)
         texts = [text for _, text in problems[:_MAX_LISTED]]
-        if not damaged:
-            texts[-1] += f"\nfastgru runs chains of {_SUPPORTED}"
-        raise (FormatError if damaged else UnsupportedLayerError)(report("the graph", texts))
+        text = report("the graph", texts)
+        if damaged:
+            raise FormatError(text)
+        raise UnsupportedLayerError(f"{text}\nfastgru runs chains of {_SUPPORTED}")
     return [(name, _value(name, values, tensors, graph)) for name in graph.outputs]
 
 
