@@ -103,7 +103,7 @@ def refused(model: Any, error: type[Exception] = fastgru.UnsupportedLayerError) 
         ([node("Dropout", "y", "half")], ["GRU"]),
         (
             [node("Cast", "y", to=TensorProto.DOUBLE, out="d"),
-             node("Cast", "d", to=TensorProto.FLOAT)],
+             helper.make_node("Cast", ["d"], ["out"], to=TensorProto.FLOAT)],
             ["GRU"],
         ),
         ([node("Squeeze", "Y_h", "zero")], ["GRU", "Last"]),
@@ -244,7 +244,9 @@ UNSUPPORTED: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: chain(node("Gather", "y", "one", axis=0)),
         ["takes steps 1 to 2; fastgru.Last takes the last one"],
     ),
-    "softmax over time": (lambda: chain(node("Softmax", "y", axis=0)), ["over axis 0 of (T, B, 4)"]),
+    "softmax over time": (
+        lambda: chain(node("Softmax", "y", axis=0)), ["over axis 0 of (T, B, 4)"],
+    ),
     "a mean over the batch": (
         lambda: chain(node("ReduceMean", "y", "one", keepdims=0)), ["over axis 1 of (T, B, 4)"],
     ),
@@ -408,7 +410,8 @@ FORMAT: dict[str, tuple[Callable[[], Any], str]] = {
         "nothing in the graph makes 'R'",
     ),
     "an output that nothing makes": (
-        lambda: model_of([GRU], {"x": ["T", "B", I]}, ["Z"], WEIGHTS), "nothing in the graph makes 'Z'",
+        lambda: model_of([GRU], {"x": ["T", "B", I]}, ["Z"], WEIGHTS),
+        "nothing in the graph makes 'Z'",
     ),
     "a cycle": (
         lambda: chain(node("Relu", "b", out="a"), node("Relu", "a", out="b"), output="b"),
@@ -666,7 +669,7 @@ def test_other_files_are_not_taken_for_onnx() -> None:
     rng = np.random.default_rng(1)
     junk = rng.integers(0, 256, (20_000, 64), np.uint8)
     junk[:, 0] = 8
-    assert sum(looks_like_onnx(row.tobytes()) for row in junk) <= 20  # 1 in 1,000 of 1 in 256
+    assert sum(looks_like_onnx(row.tobytes()) for row in junk) <= 10  # here none or one
 
 
 def test_nothing_takes_long(path: Path) -> None:

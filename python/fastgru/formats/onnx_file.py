@@ -27,7 +27,7 @@ _MAX_IR_VERSION = 64
 # ModelProto's fields up to its graph, and those that may follow it: (wire type, is it text?)
 _HEAD_FIELDS = {2: (2, True), 3: (2, True), 4: (2, True), 5: (0, False), 6: (2, True)}
 _GRAPH, _LATER = 7, (8, 14, 20, 25, 26)
-_IN_GRAPH = (1, 2, 5, 10, 11, 12, 13, 14, 15, 16)
+_IN_GRAPH = bytes(field << 3 | 2 for field in (1, 2, 5, 10, 11, 12, 13, 14, 15))
 
 
 def from_onnx(
@@ -133,8 +133,7 @@ def looks_like_onnx(head: bytes) -> bool:
         if wire != expected or length is None:
             return False
         if field == _GRAPH:
-            inner = head[at] >> 3 if at < len(head) and head[at] < 128 else None
-            return length > 0 and (at >= len(head) or inner in _IN_GRAPH or head[at] >= 128)
+            return length > 0 and (at >= len(head) or head[at] in _IN_GRAPH)
         if field in _LATER:
             return False  # a model without a graph
         if wire == 2:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastgru.arrays import is_real_float
 from fastgru.errors import FormatError
 from fastgru.formats.onnx_tensors import Array, Tensors
 from fastgru.spec import report
@@ -211,8 +210,3 @@ def _needed(nodes: list[Node], outputs: tuple[str, ...], makers: dict[str, int])
     if problems:
         raise FormatError(report("the graph", list(problems)[:_MAX_LISTED]))
     return sorted(needed)
-
-
-def is_float(array: Array) -> bool:
-    """Whether a constant may be a weight."""
-    return is_real_float(array.dtype)

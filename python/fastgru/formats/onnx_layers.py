@@ -12,20 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from fastgru.arrays import is_real_float
 from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats import onnx_constants as constants
-from fastgru.formats.onnx_graph import Node, is_float
+from fastgru.formats.onnx_graph import Node
 from fastgru.formats.onnx_layout import Values, const_at, consts, then, tracked
-from fastgru.formats.onnx_plans import (
-    ACTIVATIONS,
-    REDUCTIONS,
-    SOFTMAXES,
-    Embedding,
-    LayerNorm,
-    LayerPlan,
-    Linear,
-    OneHot,
-)
+from fastgru.formats.onnx_plans import LayerPlan
 from fastgru.formats.onnx_tensors import Array
 from fastgru.formats.onnx_values import (
     Atom,
@@ -38,8 +30,24 @@ from fastgru.formats.onnx_values import (
     axes_text,
     size_of,
 )
+from fastgru.layers import (
+    Embedding,
+    LayerNorm,
+    Linear,
+    LogSoftmax,
+    OneHot,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from fastgru.over_time import Max, Mean
 
-_NORM_OPSET = 13  # since when Softmax has the axis that it says, and no others
+ACTIVATIONS = {"Relu": ReLU, "Tanh": Tanh, "Sigmoid": Sigmoid}
+SOFTMAXES = {"Softmax": Softmax, "LogSoftmax": LogSoftmax}
+REDUCTIONS = {"ReduceMean": Mean, "ReduceMax": Max}
+
+_SOFTMAX_OPSET = 13  # since when Softmax has the axis that it says, and no others
 
 
 def data_at(inputs: Values, index: int = 0) -> Data:
@@ -88,7 +96,7 @@ def gemm(node: Node, inputs: Values, opset: int) -> Value:
 def _linear(value: Data, weight: Array, bias: Array | None) -> Data:
     """`weight`: (I, O)."""
     size = size_of(value.features)
-    if weight.ndim != 2 or not is_float(weight) or 0 in weight.shape:
+    if weight.ndim != 2 or not _is_float(weight) or 0 in weight.shape:
         raise UnsupportedLayerError(
             f"it is times a constant of {weight.dtype} and shape {weight.shape}"
         )
@@ -107,7 +115,7 @@ def _with_vector(value: Data, name: str, vector: Array) -> Data:
         raise UnsupportedLayerError(
             f"a constant on axes {axes_text(value.axes)} that are not known features"
         )
-    if not is_float(vector) or vector.ndim > len(value.axes) or vector.size not in (1, size):
+    if not _is_float(vector) or vector.ndim > len(value.axes) or vector.size not in (1, size):
         raise UnsupportedLayerError(
             f"a constant of {vector.dtype} and shape {vector.shape}, that is no {name}"
         )
@@ -208,9 +216,13 @@ def _one_constant(inputs: Values) -> tuple[Data | Moment, Array]:
     raise UnsupportedLayerError("arithmetic of two values that both depend on the input")
 
 
+def _is_float(array: Array) -> bool:
+    return is_real_float(array.dtype)
+
+
 def _number(array: Array) -> float:
     """A float32 as the shortest decimal that gives it again: 1e-05, not 9.99999974e-06."""
-    if not is_float(array):
+    if not _is_float(array):
         raise FormatError(f"expected a floating number, got {array.dtype}")
     return float(str(np.float32(array.reshape(-1)[0])))
 
@@ -246,8 +258,8 @@ def activation(node: Node, inputs: Values, opset: int) -> Value:
 def softmax(node: Node, inputs: Values, opset: int) -> Value:
     value = data_at(inputs)
     rank = len(value.axes)
-    axis = constants.axis_in(node.integer("axis", -1 if opset >= _NORM_OPSET else 1), rank)
-    if value.axes[axis] != value.features or (opset < _NORM_OPSET and axis != rank - 1):
+    axis = constants.axis_in(node.integer("axis", -1 if opset >= _SOFTMAX_OPSET else 1), rank)
+    if value.axes[axis] != value.features or (opset < _SOFTMAX_OPSET and axis != rank - 1):
         raise UnsupportedLayerError(
             f"over axis {axis} of {axes_text(value.axes)}, which is not the features"
         )
@@ -285,7 +297,7 @@ def embedding(node: Node, inputs: Values, opset: int) -> Value:
     _indices(value)
     if table is None or table.ndim != 2 or node.integer("axis", 0) not in (0, -2):
         raise UnsupportedLayerError("the input picks other things than rows of a matrix")
-    if not is_float(table) or 0 in table.shape:
+    if not _is_float(table) or 0 in table.shape:
         raise UnsupportedLayerError(
             f"the input picks rows of a matrix of {table.dtype} and shape {table.shape}"
         )
@@ -308,7 +320,7 @@ def one_hot(node: Node, inputs: Values, opset: int) -> Value:
         raise UnsupportedLayerError("other values than 0 and 1")
     if node.integer("axis", -1) not in (-1, len(value.axes)):
         raise UnsupportedLayerError("classes that are not the last axis")
-    return dataclasses.replace(_hot(value, int(classes)), is_integer=not is_float(pair))
+    return dataclasses.replace(_hot(value, int(classes)), is_integer=not _is_float(pair))
 
 
 def equal(node: Node, inputs: Values, opset: int) -> Value:

@@ -16,7 +16,7 @@ import numpy as np
 from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats import onnx_constants as constants
 from fastgru.formats.onnx_graph import Node
-from fastgru.formats.onnx_plans import Last, LayerPlan, Reverse, StatePlan
+from fastgru.formats.onnx_plans import LayerPlan, StatePlan
 from fastgru.formats.onnx_tensors import Array
 from fastgru.formats.onnx_values import (
     Atom,
@@ -36,6 +36,7 @@ from fastgru.formats.onnx_values import (
     regroup,
     size_of,
 )
+from fastgru.over_time import Last, Reverse
 
 Values = Sequence[Value | None]
 _FAR = 2**31 - 1  # an end that means "to the end", whatever the size
@@ -151,7 +152,8 @@ def flatten(node: Node, inputs: Values, opset: int) -> Value:
 def _regrouped(value: T, wanted: list[Any]) -> T:
     if sum(not isinstance(size, Atom | tuple) and size == -1 for size in wanted) > 1:
         raise FormatError(f"shape {wanted[:12]} has several -1")
-    axes = regroup(value.axes, wanted)
+    time = value.frame.time if isinstance(value, Data) and value.frame else None
+    axes = regroup(value.axes, wanted, time)
     if axes is None:
         raise UnsupportedLayerError(f"it turns axes {axes_text(value.axes)} into {wanted[:12]}")
     return with_axes(value, axes)

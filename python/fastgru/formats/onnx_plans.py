@@ -1,7 +1,7 @@
 """Layers as an ONNX graph tells them, one by one, before anything is packed; and making them.
 
 A plan is small and may be replaced by one that knows more: a product becomes a Linear with a bias
-when the Add after it is seen. `layers_of` turns a chain of them into fastgru's layers, GRU nodes
+when the Add after it is seen. `model_of` turns a chain of them into fastgru's layers, GRU nodes
 that agree into one GRU of several layers. Refuses to know where in a graph a plan came from.
 """
 
@@ -16,20 +16,9 @@ from fastgru.errors import FormatError
 from fastgru.formats.onnx_tensors import Array
 from fastgru.formats.onnx_values import Source
 from fastgru.gru import GRU
-from fastgru.layers import (
-    Embedding,
-    Layer,
-    LayerNorm,
-    Linear,
-    LogSoftmax,
-    OneHot,
-    ReLU,
-    Sigmoid,
-    Softmax,
-    Tanh,
-)
+from fastgru.layers import Layer
 from fastgru.model import Model
-from fastgru.over_time import Last, Max, Mean, Reverse
+from fastgru.over_time import Last, Reverse
 from fastgru.spec import ModelSpec, report, spec_from_tensors
 
 Settings = Mapping[str, Any]
@@ -88,26 +77,6 @@ class LayerPlan:
 
 
 Plan = GruPlan | StatePlan | LayerPlan
-
-ACTIVATIONS = {"Relu": ReLU, "Tanh": Tanh, "Sigmoid": Sigmoid}
-SOFTMAXES = {"Softmax": Softmax, "LogSoftmax": LogSoftmax}
-REDUCTIONS = {"ReduceMean": Mean, "ReduceMax": Max}
-
-__all__ = [
-    "Embedding",
-    "GruPlan",
-    "Last",
-    "LayerNorm",
-    "LayerPlan",
-    "Linear",
-    "OneHot",
-    "Plan",
-    "Reverse",
-    "StatePlan",
-    "gru_of",
-    "model_of",
-    "stacks",
-]
 
 
 def stacks(plans: Sequence[GruPlan]) -> bool:

@@ -189,12 +189,12 @@ Tracked = Data | States | Half | Piece | Moment
 Value = Const | Fill | Tracked | Broken
 
 
-def regroup(axes: Axes, wanted: list[Any]) -> Axes | None:
+def regroup(axes: Axes, wanted: list[Any], time: Atom | None = None) -> Axes | None:
     """The axes after a reshape to sizes that are integers (-1: the rest), Atoms or whole Groups.
 
     None if it would cut an axis or if sizes do not tell. Sizes of 1 that no axis has are new axes,
-    and a number takes an axis of which the file does not know the size: torch's newer exporter
-    writes the T of its example into graphs whose input says that T may be anything.
+    and any number stands for `time` if its size is not known: torch's newer exporter writes the T
+    of its example into graphs whose input says that T may be anything.
 
     >>> steps, batch, gates, units = Atom("T"), Atom("B"), Atom("D", 2), Atom("H", 3)
     >>> regroup(((steps,), (batch,), (gates,), (units,)), [steps, batch, -1])
@@ -202,21 +202,23 @@ def regroup(axes: Axes, wanted: list[Any]) -> Axes | None:
     """
     flat = [atom for group in axes for atom in group]
     rest = next((at for at, size in enumerate(wanted) if _is(size, -1)), len(wanted))
-    front = list(_take(flat, wanted[:rest]))
+    front = list(_take(flat, wanted[:rest], time))
     if len(front) != rest:
         return None
     used = sum(map(len, front))
     if rest == len(wanted):
         return tuple(front) if used == len(flat) else None
     flat = flat[used:]
-    back = list(_take(flat[::-1], wanted[:rest:-1], backwards=True))
+    back = list(_take(flat[::-1], wanted[:rest:-1], time, backwards=True))
     if len(back) != len(wanted) - rest - 1:
         return None
     middle = tuple(flat[: len(flat) - sum(map(len, back))])
     return (*front, middle, *back[::-1])
 
 
-def _take(flat: list[Atom], wanted: list[Any], *, backwards: bool = False) -> Iterator[Group]:
+def _take(
+    flat: list[Atom], wanted: list[Any], time: Atom | None, *, backwards: bool = False
+) -> Iterator[Group]:
     """For each size the next atoms that have it, until one does not fit."""
     at = 0
     for size in wanted:
@@ -233,7 +235,7 @@ def _take(flat: list[Atom], wanted: list[Any], *, backwards: bool = False) -> It
             product = 1
             while end < len(flat) and (product != size or (end == at and flat[end].size == 1)):
                 step = flat[end].size
-                if step is None and end == at and size > 1:
+                if step is None and flat[end] is time and end == at and size > 1:
                     step = size
                 if step is None or product * step > size:
                     break

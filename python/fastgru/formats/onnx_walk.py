@@ -15,7 +15,6 @@ from fastgru.formats import onnx_layers as layers
 from fastgru.formats import onnx_layout as layout
 from fastgru.formats.onnx_graph import STANDARD, Graph, GraphInput, Node
 from fastgru.formats.onnx_gru import gru
-from fastgru.formats.onnx_plans import ACTIVATIONS, REDUCTIONS, SOFTMAXES
 from fastgru.formats.onnx_tensors import Tensors
 from fastgru.formats.onnx_values import (
     Atom,
@@ -60,9 +59,9 @@ _LAYERS: dict[str, Handler] = {
     "Pow": layers.power,
     "Sqrt": layers.root,
     "Sub": layers.sub,
-    **dict.fromkeys(ACTIVATIONS, layers.activation),
-    **dict.fromkeys(SOFTMAXES, layers.softmax),
-    **dict.fromkeys(REDUCTIONS, layers.reduction),
+    **dict.fromkeys(layers.ACTIVATIONS, layers.activation),
+    **dict.fromkeys(layers.SOFTMAXES, layers.softmax),
+    **dict.fromkeys(layers.REDUCTIONS, layers.reduction),
 }
 _SUPPORTED = (
     "GRU nodes, Embedding (Gather), OneHot, Linear (MatMul and Add, Gemm), LayerNormalization, "
