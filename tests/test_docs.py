@@ -21,7 +21,8 @@ MODULES = [
         if module.name.rsplit(".", 1)[-1] not in ("__main__", "_core")
     ),
 ]
-HAS_TORCH = importlib.util.find_spec("torch") is not None
+OPTIONAL = ("torch", "onnx")  # what examples may use
+MISSING = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
 
 
 def examples_of(module_name: str) -> list[doctest.DocTest]:
@@ -39,14 +40,14 @@ def test_examples(module_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     skipped = 0
     for test in examples_of(module_name):
-        if not HAS_TORCH and any("torch" in example.source for example in test.examples):
+        if any(name in example.source for name in MISSING for example in test.examples):
             skipped += 1
             continue
         report: list[str] = []
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
         assert runner.run(test, out=report.append).failed == 0, "".join(report)
     if skipped:
-        pytest.skip(f"{skipped} examples need torch")
+        pytest.skip(f"{skipped} examples need {' or '.join(MISSING)}")
 
 
 def test_the_public_interface_has_examples() -> None:

@@ -146,7 +146,9 @@ class Tensors:
         self, path: str, location: str, offset: int, dtype: np.dtype[Any], count: int
     ) -> Array:
         if not stat.S_ISREG(os.lstat(path).st_mode):  # nor a link to one
-            raise FormatError(f"external data: {location!r} is not a regular file")
+            raise FormatError(
+                f"external data: {location!r} is not a regular file, and links are not followed"
+            )
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
             size, wanted = os.fstat(file.fileno()).st_size, count * dtype.itemsize
