@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 import fastgru
 from conftest import Array, random_input
-from fastgru.formats import onnx_graph, window
+from fastgru.formats import onnx_graph, onnx_parts, window
 from fastgru.formats.onnx_file import looks_like_onnx
 from onnx_models import (
     assert_near,
@@ -495,6 +495,30 @@ def test_constants_that_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     ]  # fmt: skip
     message = refused(chain(*expand, shape=np.array([1 << 40, H], np.int64)), fastgru.FormatError)
     assert "takes more memory" in message
+
+
+def test_parts_that_take_more_memory_than_bytes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two bytes in a file are an empty node, and a hundred in memory: they are counted first."""
+    monkeypatch.setattr(onnx_parts, "MAX_PARTS", 1000)
+    empty = b"\x0a\x00" * 1001  # nodes of a graph, attributes in a node, tensors in these, ...
+    for nested in range(4):
+        message = outcome(path, b"\x08\x08" + wrapped(empty, [7, 1, 5, 6][: nested + 1]))
+        assert "more than 1000 parts" in message
+
+
+def wrapped(data: bytes, fields: list[int]) -> bytes:
+    for field in reversed(fields):
+        size = bytes([len(data) & 127 | 128, len(data) >> 7 & 127 | 128, len(data) >> 14])
+        data = bytes([field << 3 | 2]) + size + data
+    return data
+
+
+def test_messages_in_messages(path: Path) -> None:
+    """Graphs in attributes of nodes of graphs."""
+    for depth in (20, 200, 2000):
+        assert outcome(path, b"\x08\x08" + wrapped(b"", [7, *([1, 5, 6] * depth)]))
 
 
 def outcome(path: Path, data: bytes) -> str:

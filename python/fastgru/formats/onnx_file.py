@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from fastgru.errors import FormatError, UnsupportedLayerError
+from fastgru.formats.onnx_parts import check_parts, varint
 from fastgru.formats.regular import open_regular
 from fastgru.formats.window import Allowance
 from fastgru.options import check_isa, check_options, positive
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 _MAX_FILE = 2**31 - 1  # protobuf's own limit
 _MAX_MESSAGE = 8000
 _MAX_IR_VERSION = 64
-# ModelProto's fields up to its graph, and those that may follow it: (wire type, is it text?)
-_HEAD_FIELDS = {2: (2, True), 3: (2, True), 4: (2, True), 5: (0, False), 6: (2, True)}
-_GRAPH, _LATER = 7, (8, 14, 20, 25, 26)
+# ModelProto's fields before its graph: texts (wire type 2), and a number
+_HEAD_FIELDS = {2: 2, 3: 2, 4: 2, 5: 0, 6: 2}
+_GRAPH = 7
 _IN_GRAPH = bytes(field << 3 | 2 for field in (1, 2, 5, 10, 11, 12, 13, 14, 15))
 
 
@@ -120,41 +121,23 @@ def looks_like_onnx(head: bytes) -> bool:
     if len(head) < 4 or head[0] != 8 or not 1 <= head[1] <= _MAX_IR_VERSION:
         return False
     at, before = 2, 1
-    while at < len(head):
-        tag, at = _varint(head, at)
-        if tag is None:
-            return False
-        field, wire = tag >> 3, tag & 7
-        if field < before or (field not in _HEAD_FIELDS and field not in (_GRAPH, *_LATER)):
-            return False
-        before = field
-        expected, is_text = _HEAD_FIELDS.get(field, (2, False))
-        length, at = _varint(head, at)
-        if wire != expected or length is None:
-            return False
-        if field == _GRAPH:
-            return length > 0 and (at >= len(head) or head[at] in _IN_GRAPH)
-        if field in _LATER:
-            return False  # a model without a graph
-        if wire == 2:
-            text = head[at : at + length]
-            at += length
-            if is_text and not _is_text(text):
+    try:
+        while at < len(head):
+            tag, at = varint(head, at, len(head))
+            field, wire = tag >> 3, tag & 7
+            length, at = varint(head, at, len(head))
+            if field == _GRAPH:
+                return wire == 2 and length > 0 and (at >= len(head) or head[at] in _IN_GRAPH)
+            if field < before or wire != _HEAD_FIELDS.get(field):
                 return False
+            before = field
+            if wire == 2:
+                if not _is_text(head[at : at + length]):
+                    return False
+                at += length
+    except FormatError:
+        return False
     return at > len(head)  # in the middle of a text
-
-
-def _varint(data: bytes, at: int) -> tuple[int | None, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            return None, at
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    return None, at
 
 
 def _is_text(data: bytes) -> bool:
@@ -177,6 +160,7 @@ def _onnx() -> ModuleType:
 def _parsed(onnx: ModuleType, data: bytes) -> Any:
     if not data:
         raise FormatError("the file is empty")
+    check_parts(data, onnx.ModelProto.DESCRIPTOR)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
