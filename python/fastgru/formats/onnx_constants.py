@@ -8,19 +8,30 @@ before it is allocated. Refuses operations on anything that the input decides, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastgru.errors import FormatError, UnsupportedLayerError
+from fastgru.formats.onnx_arguments import (
+    OBJECT,
+    SMALL,
+    Inputs,
+    axes_of,
+    axis_in,
+    entries,
+    integers,
+    need,
+    optional,
+    shape_cut,
+    slices_of,
+    tidy,
+)
 from fastgru.formats.onnx_graph import LazyTensor, Node
 from fastgru.formats.onnx_tensors import Array
 from fastgru.formats.onnx_values import Atom, Const, Fill
 from fastgru.formats.window import Allowance
-
-OBJECT = np.dtype(object)
-SMALL = 64  # elements; larger shapes of one number stay a Fill
 
 # TensorProto.DataType -> what a constant becomes; bfloat16 is held as float32
 _CASTS = {
@@ -32,20 +43,6 @@ _CASTS = {
     11: np.float64,
     16: np.float32,
 }
-_FLOAT_TYPES = (1, 10, 11, 16)
-_INTEGER_TYPES = (2, 3, 4, 5, 6, 7, 12, 13)
-
-Inputs = Sequence[Array | None]
-
-
-def is_float_type(elem_type: int) -> bool:
-    """Whether TensorProto's `elem_type` is a real floating one."""
-    return elem_type in _FLOAT_TYPES
-
-
-def is_integer_type(elem_type: int) -> bool:
-    """Whether TensorProto's `elem_type` is an integer's."""
-    return elem_type in _INTEGER_TYPES
 
 
 def evaluate(
@@ -60,10 +57,10 @@ def evaluate(
     if node.op == "ConstantOfShape":
         value = node.attributes.get("value")
         number = value.read().reshape(-1)[:1] if isinstance(value, LazyTensor) else np.zeros(1, "f")
-        return [spread(number, entries(_need(inputs, 0)))]
+        return [spread(number, entries(need(inputs, 0)))]
     if node.op == "Expand":
-        array = _need(inputs, 0)
-        return [_expand(array, entries(_need(inputs, 1)), allowance)]
+        array = need(inputs, 0)
+        return [_expand(array, entries(need(inputs, 1)), allowance)]
     if node.op == "Split":
         return [Const(part) for part in _split(node, inputs, opset)]
     function = _FUNCTIONS.get(node.op)
@@ -71,30 +68,6 @@ def evaluate(
         return None
     with np.errstate(all="ignore"):
         return [Const(tidy(function(node, inputs, opset, allowance)))]
-
-
-def symbolic(values: Sequence[Any]) -> Array:
-    """A vector of sizes: int64, or of dtype object where there are Atoms."""
-    array = np.empty(len(values), OBJECT)
-    array[:] = values
-    return tidy(array)
-
-
-def tidy(array: Array) -> Array:
-    """Without Atoms an array is one of int64."""
-    if array.dtype != OBJECT or any(isinstance(item, Atom) for item in array.flat):
-        return array
-    return array.astype(np.int64)
-
-
-def entries(array: Array) -> list[Any]:
-    """A shape's sizes, each an int or an Atom."""
-    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.dtype != OBJECT):
-        raise FormatError(f"expected a list of sizes, got {array.dtype} of shape {array.shape}")
-    if len(array) > SMALL:
-        raise FormatError(f"a shape of {len(array)} axes")
-    values: list[Any] = array.tolist()
-    return values
 
 
 def spread(number: Array, shape: list[Any]) -> Const | Fill:
@@ -105,62 +78,6 @@ def spread(number: Array, shape: list[Any]) -> Const | Fill:
     if len(known) == len(shape) and math.prod(known) <= SMALL:
         return Const(np.full(shape, number[0]))
     return Fill(number[0])
-
-
-def _need(inputs: Inputs, index: int) -> Array:
-    array = inputs[index] if index < len(inputs) else None
-    if array is None:
-        raise FormatError(f"input {index} is missing")
-    return array
-
-
-def _optional(inputs: Inputs, index: int) -> Array | None:
-    return inputs[index] if index < len(inputs) else None
-
-
-def axes_of(node: Node, inputs: Inputs, position: int) -> list[int] | None:
-    """The axes of Squeeze and its like: an attribute once, an input since; None for none."""
-    given = node.many("axes", int)
-    if given is None and (array := _optional(inputs, position)) is not None:
-        given = tuple(integers(array))
-    return None if given is None else list(given)
-
-
-def integers(array: Array) -> list[int]:
-    """A vector, or one number, of known integers."""
-    if array.ndim > 1 or array.dtype.kind not in "iu" or array.size > SMALL:
-        raise FormatError(f"expected integers, got {array.dtype} of shape {array.shape}")
-    values: list[int] = array.reshape(-1).tolist()
-    return values
-
-
-def axis_in(axis: int, rank: int) -> int:
-    """`axis` counted from the front; FormatError where there is none."""
-    if not -rank <= axis < rank:
-        raise FormatError(f"axis {axis} of a value with {rank} axes")
-    return axis % rank
-
-
-def slices_of(node: Node, inputs: Inputs, rank: int) -> list[tuple[int, Any, Any, int]]:
-    """(axis, start, stop, step) for each axis that a Slice cuts; starts and stops may be Atoms."""
-    starts: Sequence[Any] | None = node.many("starts", int)
-    stops: Sequence[Any] | None = node.many("ends", int)
-    axes = node.many("axes", int)
-    steps: Sequence[int] | None = None
-    if starts is None or stops is None:
-        starts, stops = entries(_need(inputs, 1)), entries(_need(inputs, 2))
-        given = _optional(inputs, 3)
-        axes = None if given is None else tuple(integers(given))
-        by = _optional(inputs, 4)
-        steps = None if by is None else integers(by)
-    axes = tuple(range(len(starts))) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
-    if not len(starts) == len(stops) == len(axes) == len(steps):
-        raise FormatError("starts, ends, axes and steps are not of one length")
-    if 0 in steps:
-        raise FormatError("a step of 0")
-    found = [axis_in(axis, rank) for axis in axes]
-    return list(zip(found, starts, stops, steps, strict=True))
 
 
 def _constant(node: Node) -> Array:
@@ -191,10 +108,10 @@ def _expand(array: Array, shape: list[Any], allowance: Allowance) -> Const | Fil
 
 
 def _split(node: Node, inputs: Inputs, opset: int) -> list[Array]:
-    array = _need(inputs, 0)
+    array = need(inputs, 0)
     axis = axis_in(node.integer("axis", 0), array.ndim)
     sizes = node.many("split", int)
-    if sizes is None and (given := _optional(inputs, 1)) is not None:
+    if sizes is None and (given := optional(inputs, 1)) is not None:
         sizes = tuple(integers(given))
     if sizes is None:
         parts = len(node.outputs)
@@ -206,7 +123,7 @@ def _split(node: Node, inputs: Inputs, opset: int) -> list[Array]:
 
 
 def _cast(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    array, to = _need(inputs, 0), _CASTS.get(node.integer("to", 0))
+    array, to = need(inputs, 0), _CASTS.get(node.integer("to", 0))
     if to is None:
         raise UnsupportedLayerError(f"a constant of data type {node.integer('to', 0)}")
     if array.dtype == OBJECT:
@@ -220,7 +137,7 @@ def _cast(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array
 
 
 def _gather(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    array, indices = _need(inputs, 0), _need(inputs, 1)
+    array, indices = need(inputs, 0), need(inputs, 1)
     if indices.dtype.kind not in "iu":
         raise FormatError(f"expected indices, got {indices.dtype}")
     axis = axis_in(node.integer("axis", 0), array.ndim)
@@ -230,7 +147,7 @@ def _gather(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Arr
 
 
 def _slice(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    array = _need(inputs, 0)
+    array = need(inputs, 0)
     cuts = [slice(None)] * array.ndim
     for axis, start, stop, step in slices_of(node, inputs, array.ndim):
         if isinstance(start, Atom) or isinstance(stop, Atom):
@@ -242,13 +159,13 @@ def _slice(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Arra
 
 
 def _concat(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    parts = [_need(inputs, index) for index in range(len(inputs))]
+    parts = [need(inputs, index) for index in range(len(inputs))]
     allowance.take(sum(part.nbytes for part in parts))
     return np.concatenate(parts, node.integer("axis", 1 if opset < 4 else None))
 
 
 def _unsqueeze(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    array, axes = _need(inputs, 0), axes_of(node, inputs, 1)
+    array, axes = need(inputs, 0), axes_of(node, inputs, 1)
     if axes is None or array.ndim + len(axes) > 2 * SMALL // 8:
         raise FormatError("Unsqueeze needs axes, and few of them")
     return np.expand_dims(array, tuple(axes))
@@ -256,11 +173,11 @@ def _unsqueeze(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> 
 
 def _squeeze(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
     axes = axes_of(node, inputs, 1)
-    return np.squeeze(_need(inputs, 0), None if axes is None else tuple(axes))
+    return np.squeeze(need(inputs, 0), None if axes is None else tuple(axes))
 
 
 def _reshape(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    array, shape = _need(inputs, 0), entries(_need(inputs, 1))
+    array, shape = need(inputs, 0), entries(need(inputs, 1))
     if any(isinstance(size, Atom) for size in shape):
         raise UnsupportedLayerError("a constant takes a shape that the input's sizes decide")
     if not node.integer("allowzero", 0):
@@ -271,11 +188,11 @@ def _reshape(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Ar
 
 
 def _transpose(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    return np.transpose(_need(inputs, 0), node.many("perm", int))
+    return np.transpose(need(inputs, 0), node.many("perm", int))
 
 
 def _range(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    bounds = [_need(inputs, index).reshape(()) for index in range(3)]
+    bounds = [need(inputs, index).reshape(()) for index in range(3)]
     if any(bound.dtype.kind not in "iu" for bound in bounds):
         raise UnsupportedLayerError("a range that is not one of known integers")
     start, stop, step = (int(bound) for bound in bounds)
@@ -286,7 +203,7 @@ def _range(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Arra
 
 def _binary(function: Callable[[Any, Any], Any]) -> Any:
     def run(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-        a, b = _need(inputs, 0), _need(inputs, 1)
+        a, b = need(inputs, 0), need(inputs, 1)
         shape = np.broadcast_shapes(a.shape, b.shape)
         allowance.take(8 * math.prod(shape))
         return _array(function(a, b))
@@ -304,7 +221,7 @@ def _divide(a: Array, b: Array) -> Any:
 
 
 def _where(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    which, a, b = (_need(inputs, index) for index in range(3))
+    which, a, b = (need(inputs, index) for index in range(3))
     if which.dtype.kind != "b":
         raise FormatError(f"expected conditions, got {which.dtype}")
     allowance.take(8 * math.prod(np.broadcast_shapes(which.shape, a.shape, b.shape)))
@@ -312,14 +229,7 @@ def _where(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Arra
 
 
 def _shape(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    return np.array(_need(inputs, 0).shape[shape_cut(node)], np.int64)
-
-
-def shape_cut(node: Node) -> slice:
-    """Which axes a Shape tells."""
-    return slice(
-        node.integer("start", 0), node.integer("end") if "end" in node.attributes else None
-    )
+    return np.array(need(inputs, 0).shape[shape_cut(node)], np.int64)
 
 
 def _array(value: Any) -> Array:
@@ -331,7 +241,7 @@ def _array(value: Any) -> Array:
 
 
 def _identity(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    return _need(inputs, 0)
+    return need(inputs, 0)
 
 
 _FUNCTIONS: dict[str, Callable[[Node, Inputs, int, Allowance], Array]] = {

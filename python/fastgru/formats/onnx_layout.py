@@ -1,8 +1,7 @@
-"""Operations that move, cut and join axes of what depends on the input, kept as bookkeeping.
+"""Operations that move, split and join axes of what depends on the input, kept as bookkeeping.
 
-Nothing is calculated: a Transpose permutes names of axes, a Reshape joins and splits them, and
-what takes a step out of time becomes a layer. Refuses whatever fastgru's layers have no place for,
-and says which axis it is about.
+Nothing is calculated: a Transpose permutes names of axes, a Reshape joins and splits them. What
+takes a part is onnx_picks.py's. Refuses whatever would need the numbers, and says of which axis.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats import onnx_constants as constants
+from fastgru.formats import onnx_arguments as arguments
 from fastgru.formats.onnx_graph import Node
-from fastgru.formats.onnx_plans import LayerPlan, StatePlan
+from fastgru.formats.onnx_plans import LayerPlan
 from fastgru.formats.onnx_tensors import Array
 from fastgru.formats.onnx_values import (
     Atom,
@@ -25,10 +24,7 @@ from fastgru.formats.onnx_values import (
     Data,
     Fill,
     Group,
-    Half,
     Moment,
-    Piece,
-    States,
     Step,
     Tracked,
     Value,
@@ -36,11 +32,8 @@ from fastgru.formats.onnx_values import (
     regroup,
     size_of,
 )
-from fastgru.over_time import Last, Reverse
 
 Values = Sequence[Value | None]
-_FAR = 2**31 - 1  # an end that means "to the end", whatever the size
-
 T = TypeVar("T", bound=Tracked)
 
 
@@ -57,7 +50,7 @@ def const_at(inputs: Values, index: int) -> Array | None:
 
 
 def consts(inputs: Values) -> list[Array | None]:
-    """All inputs but the first, which must be constants."""
+    """All inputs but the first, which must be arguments."""
     return [None, *(const_at(inputs, index) for index in range(1, len(inputs)))]
 
 
@@ -91,9 +84,9 @@ def squeeze(node: Node, inputs: Values, opset: int) -> Value:
     value = tracked(inputs)
     if isinstance(value, Fill):
         return value
-    axes = constants.axes_of(node, consts(inputs), 1)
+    axes = arguments.axes_of(node, consts(inputs), 1)
     rank = len(value.axes)
-    gone = {constants.axis_in(axis, rank) for axis in axes or ()}
+    gone = {arguments.axis_in(axis, rank) for axis in axes or ()}
     if axes is None:
         gone = {axis for axis, group in enumerate(value.axes) if not group}
         if any(size_of(group) == 1 or not _known(group) for group in value.axes if group):
@@ -110,12 +103,12 @@ def unsqueeze(node: Node, inputs: Values, opset: int) -> Value:
     value = tracked(inputs)
     if isinstance(value, Fill):
         return value
-    axes = constants.axes_of(node, consts(inputs), 1)
+    axes = arguments.axes_of(node, consts(inputs), 1)
     if not axes:
         raise FormatError("Unsqueeze needs axes")
     rank = len(value.axes) + len(axes)
-    new = {constants.axis_in(axis, rank) for axis in axes}
-    if len(new) != len(axes) or rank > constants.SMALL:
+    new = {arguments.axis_in(axis, rank) for axis in axes}
+    if len(new) != len(axes) or rank > arguments.SMALL:
         raise FormatError(f"axes {axes[:12]} of {rank} axes")
     old = iter(value.axes)
     return with_axes(value, tuple(() if axis in new else next(old) for axis in range(rank)))
@@ -128,7 +121,7 @@ def reshape(node: Node, inputs: Values, opset: int) -> Value:
     shape = const_at(inputs, 1)
     if shape is None:
         raise FormatError("Reshape needs a shape")
-    wanted: list[Any] = constants.entries(shape)
+    wanted: list[Any] = arguments.entries(shape)
     if not node.integer("allowzero", 0):
         for at, size in enumerate(wanted):
             if not isinstance(size, Atom) and size == 0:
@@ -166,7 +159,7 @@ def shape(node: Node, inputs: Values, opset: int) -> Value:
             "it asks for the shape of a constant that the input's sizes decide"
         )
     sizes = [size_of(group) for group in value.axes]
-    return Const(constants.symbolic(sizes[constants.shape_cut(node)]))
+    return Const(arguments.symbolic(sizes[arguments.shape_cut(node)]))
 
 
 def cast(node: Node, inputs: Values, opset: int) -> Value:
@@ -176,9 +169,9 @@ def cast(node: Node, inputs: Values, opset: int) -> Value:
     if isinstance(value, Fill):
         return value
     is_integer = isinstance(value, Data) and value.is_integer
-    if is_integer and constants.is_integer_type(to):
+    if is_integer and arguments.is_integer_type(to):
         return value
-    if not constants.is_float_type(to):
+    if not arguments.is_float_type(to):
         raise UnsupportedLayerError(
             f"it makes data type {to} of {'integers' if is_integer else 'floats'}"
         )
@@ -189,161 +182,8 @@ def cast(node: Node, inputs: Values, opset: int) -> Value:
     return dataclasses.replace(value, is_integer=False)  # a one-hot's
 
 
-def gather(node: Node, inputs: Values, opset: int) -> Value:
-    value = tracked(inputs)
-    if isinstance(value, Fill):
-        return value
-    indices = const_at(inputs, 1)
-    if indices is None or indices.size != 1 or indices.ndim > 1:
-        raise UnsupportedLayerError("it picks several parts of what depends on the input")
-    axis = constants.axis_in(node.integer("axis", 0), len(value.axes))
-    index = constants.integers(indices)[0]
-    return _pick(value, axis, index, index + 1 or _FAR, keep=indices.ndim == 1)
-
-
-def cut(node: Node, inputs: Values, opset: int) -> Value:
-    """Slice."""
-    value = tracked(inputs)
-    if isinstance(value, Fill):
-        return value
-    for axis, start, stop, step in constants.slices_of(node, consts(inputs), len(value.axes)):
-        group = value.axes[axis]
-        size = size_of(group)
-        if isinstance(start, Atom):
-            raise UnsupportedLayerError("where it cuts depends on the input's sizes")
-        to_end = stop is size if isinstance(stop, Atom) else stop >= _end(size)
-        if step == 1 and to_end and (start == 0 or start <= -_end(size)):
-            continue
-        if isinstance(stop, Atom):
-            raise UnsupportedLayerError("where it cuts depends on the input's sizes")
-        all_back = step == -1 and stop < -_end(size) and (start == -1 or start >= _end(size) - 1)
-        if all_back and isinstance(value, Data) and _is_time(value, group):
-            value = then(value, LayerPlan(Reverse))
-            continue
-        if step != 1:
-            raise UnsupportedLayerError(
-                f"it takes axis {axis} of {axes_text(value.axes)} in steps of {step}"
-            )
-        value = _pick(value, axis, start, _FAR if to_end else stop, keep=True)
-    return value
-
-
-def _end(size: int | Atom) -> int:
-    return _FAR if isinstance(size, Atom) else size
-
-
 def _known(group: Group) -> bool:
     return not isinstance(size_of(group), Atom)
-
-
-def _is_time(value: Tracked | Fill, group: Group) -> bool:
-    return isinstance(value, Data) and value.frame is not None and group == (value.frame.time,)
-
-
-def _pick(value: Tracked, axis: int, start: int, stop: int, *, keep: bool) -> Tracked:
-    """Elements `start` to `stop` of an axis; which stays, with size 1, or goes."""
-    group = value.axes[axis]
-    size = size_of(group)
-    if not isinstance(size, Atom):
-        start = start + size if start < 0 else start
-        stop = size if stop >= size else stop + size if stop < 0 else stop
-        if not 0 <= start < stop <= size:
-            raise UnsupportedLayerError(f"it takes {start} to {stop} of an axis of {size}")
-    axes = value.axes[:axis] + (((),) if keep else ()) + value.axes[axis + 1 :]
-    if not group:
-        return with_axes(value, axes)
-    if isinstance(value, Data):
-        if _is_time(value, group):
-            return _step_of(value, start, stop, size, axes)
-        if len(value.features) == 2 and group == value.features[:1] and stop == start + 1:
-            return Half(value, start, axes)
-        if value.last is None and axis == 0 and 0 <= start < stop and keep:
-            return Piece(value, start, stop, (group, *value.axes[1:]))
-    if isinstance(value, States) and group[:1] == (value.layers,):
-        return _layer_of(value, axis, start, stop, axes, keep=keep)
-    raise UnsupportedLayerError(f"it takes a part of axis {axis} of {axes_text(value.axes)}")
-
-
-def _step_of(value: Data, start: int, stop: int, size: int | Atom, axes: Axes) -> Data:
-    """One step of all: the last, or the first, which is the last in reverse."""
-    is_last = start == size - 1 if isinstance(size, int) else start == -1 and stop == _FAR
-    if is_last:
-        return then(value, LayerPlan(Last), axes)
-    if (start, stop) == (0, 1):
-        return then(then(value, LayerPlan(Reverse), axes), LayerPlan(Last), axes)
-    raise UnsupportedLayerError(
-        f"it takes steps {start} to {stop}; fastgru.Last takes the last one"
-    )
-
-
-def _layer_of(
-    value: States, axis: int, start: int, stop: int, axes: Axes, *, keep: bool
-) -> Tracked:
-    group = value.axes[axis]
-    directions = len(group) == 2
-    layer, direction = divmod(start, 2) if directions else (start, 0)
-    part = value.parts[layer]
-    own = dict(zip(value.parts[0].features, part.features, strict=True))
-    if directions and (direction, stop - start) == (0, 2) and keep:
-        axes = (*axes[:axis], group[1:], *axes[axis + 1 :])
-    elif stop - start != 1:
-        raise UnsupportedLayerError(f"it takes {stop - start} of {len(value.parts)} last states")
-    axes = tuple(tuple(own.get(atom, atom) for atom in group) for group in axes)
-    if directions and stop - start == 1:
-        return Half(part, direction, axes)
-    return with_axes(part, axes)
-
-
-def concat(node: Node, inputs: Values, opset: int) -> Value:
-    values = [tracked(inputs, index) for index in range(len(inputs))]
-    fills = [value for value in values if isinstance(value, Fill)]
-    if len(fills) == len(values) and all(fill.number == fills[0].number for fill in fills):
-        return fills[0]
-    if fills:
-        raise UnsupportedLayerError("it joins a constant to what depends on the input")
-    if len(values) == 1:
-        return values[0]
-    axis = constants.axis_in(node.integer("axis", 1), len(_axes(values[0])))
-    halves = [value for value in values if isinstance(value, Half)]
-    if len(halves) == len(values) == 2:
-        return _joined(halves[0], halves[1], axis)
-    states = [value for value in values if isinstance(value, Data) and _is_state(value)]
-    if len(states) == len(values):
-        return _stacked(states, axis)
-    raise UnsupportedLayerError("it joins values that are not last states of GRUs")
-
-
-def _axes(value: Tracked | Fill) -> Axes:
-    return () if isinstance(value, Fill) else value.axes
-
-
-def _is_state(value: Data) -> bool:
-    return value.last is not None and isinstance(value.last.plan, StatePlan)
-
-
-def _joined(first: Half, second: Half, axis: int) -> Data:
-    whole = first.whole
-    units = whole.features[1:]
-    same = whole.last is second.whole.last and first.axes == second.axes
-    if not same or (first.direction, second.direction) != (0, 1) or first.axes[axis] != units:
-        raise UnsupportedLayerError(
-            "it joins other last states than the two directions of one GRU, in this order"
-        )
-    return with_axes(whole, (*first.axes[:axis], whole.features, *first.axes[axis + 1 :]))
-
-
-def _stacked(parts: Sequence[Data], axis: int) -> States:
-    first = parts[0]
-    layers = Atom("layers", len(parts))
-    for part in parts:
-        own = dict(zip(part.features, first.features, strict=False))
-        axes = tuple(tuple(own.get(atom, atom) for atom in group) for group in part.axes)
-        if len(part.features) != len(first.features) or axes != first.axes:
-            raise UnsupportedLayerError("it joins last states of different shapes")
-    if first.axes[axis] not in ((), first.features[:-1]):
-        raise UnsupportedLayerError("it joins last states of several GRU nodes as features")
-    joined = (layers, *first.axes[axis])
-    return States(tuple(parts), (*first.axes[:axis], joined, *first.axes[axis + 1 :]), layers)
 
 
 def then(
@@ -356,3 +196,24 @@ def then(
         axes=value.axes if axes is None else axes,
         features=value.features if features is None else features,
     )
+
+
+def data_at(inputs: Values, index: int = 0) -> Data:
+    """An input that is sequences or rows after layers."""
+    value = tracked(inputs, index)
+    if not isinstance(value, Data):
+        raise UnsupportedLayerError(
+            "it takes last states that are not put together as a layer of fastgru has them"
+        )
+    return value
+
+
+def float_rows(value: Data) -> Data:
+    """With the features last, where products and biases work."""
+    if value.is_integer:
+        raise FormatError("it takes integers")
+    if not value.axes or value.axes[-1] != value.features:
+        raise UnsupportedLayerError(
+            f"the last axis of its input, {axes_text(value.axes)}, is not the features"
+        )
+    return value

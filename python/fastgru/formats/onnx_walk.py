@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fastgru.errors import FormatError, UnsupportedLayerError
+from fastgru.formats import onnx_arguments as arguments
+from fastgru.formats import onnx_arithmetic as arithmetic
 from fastgru.formats import onnx_constants as constants
 from fastgru.formats import onnx_layers as layers
 from fastgru.formats import onnx_layout as layout
+from fastgru.formats import onnx_picks as picks
 from fastgru.formats.onnx_graph import STANDARD, Graph, GraphInput, Node
 from fastgru.formats.onnx_gru import gru
 from fastgru.formats.onnx_tensors import Tensors
@@ -35,30 +38,30 @@ Handler = Callable[[Node, layout.Values, int], Value]
 
 _LAYOUT: dict[str, Handler] = {
     "Cast": layout.cast,
-    "Concat": layout.concat,
+    "Concat": picks.concat,
     "Dropout": layers.dropout,
     "Flatten": layout.flatten,
-    "Gather": layout.gather,
+    "Gather": picks.gather,
     "Identity": layers.identity,
     "Reshape": layout.reshape,
     "Shape": layout.shape,
-    "Slice": layout.cut,
+    "Slice": picks.cut,
     "Squeeze": layout.squeeze,
     "Transpose": layout.transpose,
     "Unsqueeze": layout.unsqueeze,
 }
 _LAYERS: dict[str, Handler] = {
-    "Add": layers.add,
-    "Div": layers.div,
+    "Add": arithmetic.add,
+    "Div": arithmetic.div,
     "Equal": layers.equal,
     "Gemm": layers.gemm,
-    "LayerNormalization": layers.layer_normalization,
+    "LayerNormalization": arithmetic.layer_normalization,
     "MatMul": layers.matmul,
-    "Mul": layers.mul,
+    "Mul": arithmetic.mul,
     "OneHot": layers.one_hot,
-    "Pow": layers.power,
-    "Sqrt": layers.root,
-    "Sub": layers.sub,
+    "Pow": arithmetic.power,
+    "Sqrt": arithmetic.root,
+    "Sub": arithmetic.sub,
     **dict.fromkeys(layers.ACTIVATIONS, layers.activation),
     **dict.fromkeys(layers.SOFTMAXES, layers.softmax),
     **dict.fromkeys(layers.REDUCTIONS, layers.reduction),
@@ -119,7 +122,7 @@ def _sources(inputs: Sequence[GraphInput]) -> dict[str, Source]:
                 atom = shared[dim]
             axes.append(atom)
         groups: Axes = tuple((atom,) for atom in axes)
-        sources[item.name] = Source(item.name, groups, constants.is_integer_type(item.elem_type))
+        sources[item.name] = Source(item.name, groups, arguments.is_integer_type(item.elem_type))
     return sources
 
 
@@ -139,7 +142,7 @@ def _value(name: str, values: dict[str, Value], tensors: Tensors, graph: Graph) 
 def _check_input(item: GraphInput) -> None:
     if item.dims is None:
         raise FormatError(f"input {item.name!r}: the file does not say how many axes it has")
-    if not (constants.is_float_type(item.elem_type) or constants.is_integer_type(item.elem_type)):
+    if not (arguments.is_float_type(item.elem_type) or arguments.is_integer_type(item.elem_type)):
         raise UnsupportedLayerError(f"input {item.name!r}: data type {item.elem_type}")
 
 
