@@ -22,6 +22,7 @@ from fastgru.comparison import Comparison, Difference, compare
 from fastgru.errors import FormatError, PoolFullError, ShapeError, UnsupportedLayerError
 from fastgru.formats import load
 from fastgru.formats.onnx_file import from_onnx
+from fastgru.formats.keras_file import from_keras
 from fastgru.gru import GRU
 from fastgru.layers import (
     Embedding,
@@ -78,6 +79,7 @@ __all__ = [
     "cpu_info",
     "from_d2l",
     "from_onnx",
+    "from_keras",
     "get_num_threads",
     "load",
     "set_num_threads",

@@ -1,0 +1,105 @@
+"""The GRU in a `.weights.h5` that comes without a config.
+
+Such a file holds arrays in groups named after layers, and nothing of their order, activations or
+direction. What can be told: which groups hold a GRU, its sizes, whether it has two directions, and
+from the bias's shape where its reset gate is. Refuses to guess which of several is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from fastgru.arrays import Float32Array, TensorSource, shape_text
+from fastgru.errors import FormatError
+from fastgru.formats.keras_hdf5 import Hdf5File
+from fastgru.formats.keras_layers import Shape, read_arrays, torch_tensors
+from fastgru.gru import GRU
+from fastgru.spec import spec_from_tensors
+
+_FORWARD, _BACKWARD = "forward_layer", "backward_layer"
+_OTHERS = {1: "a SimpleRNN", 4: "an LSTM"}
+_MAX_LISTED = 12
+
+
+def pick(prefix: str | None, paths: list[str], there: str) -> str:
+    """The path that `prefix` means, in full or from a slash on; FormatError listing them."""
+    asked = None if prefix is None else prefix.strip("/")
+    found = [p for p in paths if asked is None or p == asked or p.endswith(f"/{asked}")]
+    if asked in found:
+        return str(asked)
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(map(repr, found[:_MAX_LISTED]))
+    if found:
+        raise FormatError(f"several GRUs found, pick one with prefix=...: {listed}")
+    raise FormatError(f"no GRU {'found' if asked is None else f'under {prefix!r}'}: {there}")
+
+
+def read_gru(
+    weights: Hdf5File, prefix: str | None, wanted: Mapping[str, Any], **options: Any
+) -> GRU:
+    """The GRU, or the one that `prefix` picks; FormatError. `options` are the constructor's."""
+    cells, others = _cells(weights)
+    paths = [path for path in map(partial(_whole, cells), cells) if path]
+    names = ", ".join(weights.names()[:_MAX_LISTED]) or "none"
+    there = ", ".join(others) or f"names in the file: {names}"
+    if "model_weights" in weights.names():
+        there = "a whole model in Keras's old HDF5 format; load it with Keras and save it as .keras"
+    path = pick(prefix, paths, there)
+    both = [f"{path}/{_FORWARD}", f"{path}/{_BACKWARD}"] if path not in cells else [path]
+    tensors: dict[str, Float32Array] = {}
+    variants: set[bool] = set()
+    for group, suffix in zip(both, ("", "_reverse"), strict=False):
+        sources = cells[group]
+        arrays = read_arrays(f"{group}/cell", sources, _shapes(sources))
+        tensors |= {f"{name}{suffix}": t for name, t in torch_tensors(arrays).items()}
+        variants |= {arrays["bias"].ndim == 2} if "bias" in arrays else set()
+    said = {"reset_after": variants.pop()} if len(variants) == 1 else {}
+    given = wanted.get("reset_after")
+    if given is not None and given != said.get("reset_after", given):
+        raise FormatError(
+            f"{path}: reset_after: the shape of its bias says {said['reset_after']}, the argument "
+            f"{given}"
+        )
+    if variants:
+        raise FormatError(f"{path}: its directions have biases of different shapes")
+    spec = spec_from_tensors(tensors, prefix="", **(dict(wanted) | said))
+    return GRU(spec, **options)
+
+
+def _cells(weights: Hdf5File) -> tuple[dict[str, dict[str, TensorSource]], list[str]]:
+    """Variables of each group that holds a GRU's cell, and what other networks there are."""
+    cells, others = {}, []
+    for path in weights.groups():
+        if not path or not weights.is_group(f"{path}/cell/vars"):
+            continue
+        sources = weights.variables(f"{path}/cell")
+        shape = sources[1].shape if len(sources) in (2, 3) else ()
+        if len(shape) != 2 or shape[0] == 0 or shape[1] % shape[0]:
+            continue
+        if shape[1] == 3 * shape[0]:
+            names = ("kernel", "recurrent_kernel", "bias")
+            cells[path] = dict(zip(names, sources, strict=False))
+        else:
+            kind = _OTHERS.get(shape[1] // shape[0], "no GRU")
+            others.append(f"{path[:200]!r} (recurrent kernel {shape_text(shape)}: {kind})")
+    return cells, others[:_MAX_LISTED]
+
+
+def _whole(cells: Mapping[str, object], path: str) -> str:
+    """The path of the GRU that a cell belongs to; none for the second direction of another."""
+    stem, _, leaf = path.rpartition("/")
+    if leaf == _FORWARD and f"{stem}/{_BACKWARD}" in cells:
+        return stem
+    return "" if leaf == _BACKWARD and f"{stem}/{_FORWARD}" in cells else path
+
+
+def _shapes(sources: Mapping[str, TensorSource]) -> dict[str, Shape]:
+    units = sources["recurrent_kernel"].shape[0]
+    shapes: dict[str, Shape] = {"kernel": ("I", 3 * units), "recurrent_kernel": (units, 3 * units)}
+    if "bias" in sources:
+        is_after = len(sources["bias"].shape) == 2
+        shapes["bias"] = (2, 3 * units) if is_after else (3 * units,)
+    return shapes
