@@ -39,13 +39,14 @@ Node = tuple[list[str], list[str]]  # names of the layers it takes, names of oth
 class KerasLayer:
     """A layer: its class, what the config says of it, and its group in the weights file.
 
-    `where` is how an error calls it.
+    `where` is how an error calls it. `own`: the name of the class if it is not Keras's.
     """
 
     where: str
     kind: str
     config: Mapping[str, Any]
     path: str
+    own: str = ""
 
     def flag(self, name: str, default: bool) -> bool:
         """An option that is true or false; FormatError."""
@@ -88,10 +89,11 @@ def read_chain(description: Mapping[str, Any]) -> list[KerasLayer]:
     Raises FormatError for what is no such config, UnsupportedLayerError for what is no chain.
     """
     model = _layer(description, "the model", "")
-    if model.kind not in _MODELS:
+    if model.kind not in _MODELS or model.own:
         raise UnsupportedLayerError(
-            f"the model is a {model.kind}: expected {' or '.join(_MODELS)}; a subclass of "
-            "keras.Model is a program: save its weights (.weights.h5) and load its GRU from those"
+            f"the model is a {model.own or model.kind}: expected {' or '.join(_MODELS)}; a "
+            "subclass of keras.Model is a program: save its weights (.weights.h5) and load its GRU "
+            "from those"
         )
     return _chain(model, "model", 0)
 
@@ -117,7 +119,7 @@ def _chain(model: KerasLayer, where: str, depth: int) -> list[KerasLayer]:
         layers = _in_order(model, layers, entries, where)
     chain: list[KerasLayer] = []
     for layer in layers:
-        if layer.kind in _MODELS:
+        if layer.kind in _MODELS and not layer.own:
             chain += _chain(layer, layer.where.partition(" ")[0], depth + 1)
         elif layer.kind != "InputLayer":
             chain.append(layer)
@@ -135,11 +137,8 @@ def _layer(entry: object, where: str, path: str) -> KerasLayer:
     where = f"{where} {kind[:100]}" + (f" {name[:100]!r}" if isinstance(name, str) else "")
     module, registered = entry.get("module"), entry.get("registered_name")
     is_keras = module is None or (isinstance(module, str) and module.split(".")[0] in _KERAS)
-    if not is_keras or registered not in (None, kind):
-        raise UnsupportedLayerError(
-            f"{where}: a class of its own ({_cut(registered or module)}), which is a program"
-        )
-    return KerasLayer(where, kind, config, path)
+    own = "" if is_keras and registered in (None, kind) else _cut(registered or module)
+    return KerasLayer(where, kind, config, path, own)
 
 
 def _in_order(

@@ -129,7 +129,8 @@ def read(
     allowance = Allowance(size)
     file.seek(0)
     head = file.read(len(MAGIC))
-    start, version = 0, 3
+    start: int = 0
+    version: int | None = None
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         if config is not None:
             raise FormatError("config: a .keras file has its own, pass None with one")
@@ -153,7 +154,7 @@ def read(
 def _build(  # noqa: PLR0917
     weights: Hdf5File,
     config: Mapping[str, Any] | None,
-    version: int,
+    version: int | None,
     prefix: str | None,
     wanted: Mapping[str, Any],
     masks_as_lengths: bool,

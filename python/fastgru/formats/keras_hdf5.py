@@ -6,8 +6,9 @@ compared with the file before it is followed, and what is read in all is counted
 that hold each other end. Refuses links to elsewhere, chunks, compression, external data and all
 other forms of HDF5. Attributes are not looked at.
 
-Not h5py: a fuzzer found within ten minutes a file of 30 kB in which one changed byte, the address of
-a group's names, makes HDF5's own library (2.0.0) fill 8 GB, all it was allowed, to look up a name.
+Not h5py: a fuzzer found within ten minutes a file of 30 kB in which one changed byte, the address
+of a group's names, makes HDF5's own library (2.0.0) fill 8 GB, all that it was allowed, to look up
+a name.
 """
 
 from __future__ import annotations

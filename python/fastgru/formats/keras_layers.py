@@ -72,12 +72,12 @@ Shape = tuple[int | str, ...]
 class Builder:
     """Makes layers out of those of Keras, one after the other.
 
-    `keras`: 2 or 3. `wanted`: what the caller says of every GRU, which must be what the config
-    says. `gru_options`, `isa`: for the constructors.
+    `keras`: 2, 3 or None where nothing tells. `wanted`: what the caller says of every GRU, which
+    must be what the config says. `gru_options`, `isa`: for the constructors.
     """
 
     weights: Hdf5File
-    keras: int
+    keras: int | None
     masks_as_lengths: bool
     wanted: Mapping[str, Any]
     gru_options: Mapping[str, Any]
@@ -96,7 +96,7 @@ class Builder:
                 layers += self.build(layer)
             except UnsupportedLayerError as error:
                 unsupported.append(f"{layer.where}: {error}")
-            except ValueError as error:  # FormatError, and int8's of weights that are not finite
+            except ValueError as error:  # FormatError, and an eps of LayerNorm
                 damaged.append(f"{layer.where}: {error}")
         if unsupported:
             text = report("the Keras model", unsupported)
@@ -112,6 +112,8 @@ class Builder:
 
     def build(self, layer: KerasLayer) -> Layers:
         """What `layer` is in fastgru, which may be several layers or none."""
+        if layer.own:
+            raise UnsupportedLayerError(f"a class of its own ({layer.own}), which is a program")
         policy = layer.config.get("dtype")
         kind = policy.get("class_name") if isinstance(policy, dict) else None
         if isinstance(kind, str) and kind.startswith("Quantized"):
@@ -154,7 +156,7 @@ class Builder:
         ]
         if problems:
             raise FormatError(report("contradiction", problems))
-        return GRU(spec_from_tensors(tensors, prefix="", **options), **self.gru_options)
+        return make_gru(tensors, options, self.gru_options)
 
     def _gru_tensors(self, layer: KerasLayer) -> dict[str, Float32Array]:
         units = layer.size("units")
@@ -206,7 +208,8 @@ def torch_tensors(arrays: Mapping[str, Float32Array]) -> dict[str, Float32Array]
 
     def rows(array: Float32Array) -> Float32Array:
         z, r, h = np.split(array, 3, axis=-1)
-        return np.ascontiguousarray(np.concatenate([r, z, h], axis=-1).T)
+        result = np.empty(array.shape[::-1], np.float32)  # of this order, whatever the parts have
+        return np.concatenate([r.T, z.T, h.T], out=result)
 
     tensors = {
         "weight_ih_l0": rows(arrays["kernel"]),
@@ -219,14 +222,25 @@ def torch_tensors(arrays: Mapping[str, Float32Array]) -> dict[str, Float32Array]
     return tensors
 
 
+def make_gru(
+    tensors: Mapping[str, Float32Array], said: Mapping[str, Any], options: Mapping[str, Any]
+) -> GRU:
+    """The GRU of torch's tensors, `said` of its spec and `options` of the constructor."""
+    spec = spec_from_tensors(tensors, prefix="", **said)
+    try:
+        return GRU(spec, **options)
+    except ValueError as error:  # of weights that int8 cannot hold
+        raise FormatError(str(error)) from error
+
+
 def _directions(layer: KerasLayer) -> tuple[KerasLayer, KerasLayer]:
     """Those of a Bidirectional, each with its group in the weights file."""
     both = []
     for name in ("layer", "backward_layer"):
         given = name if layer.config.get(name) is not None else "layer"  # Keras 2 copies the first
         inner = layer.inner(given)
-        if inner.kind != "GRU":
-            raise UnsupportedLayerError(f"fastgru has no {inner.kind[:100]}")
+        if inner.kind != "GRU" or inner.own:
+            raise UnsupportedLayerError(f"fastgru has no {inner.own or inner.kind[:100]}")
         config = dict(inner.config)
         if given != name:
             config["go_backwards"] = not inner.flag("go_backwards", False)
@@ -235,14 +249,14 @@ def _directions(layer: KerasLayer) -> tuple[KerasLayer, KerasLayer]:
     return both[0], both[1]
 
 
-def _gru_options(layer: KerasLayer, keras: int) -> dict[str, Any]:
+def _gru_options(layer: KerasLayer, keras: int | None) -> dict[str, Any]:
     """What two directions must have in common, and a ModelSpec wants to know."""
     layer.require("return_state", False)
     layer.require("time_major", False)
-    gates, activation = _GATES[keras], _activation(layer, "activation", _CANDIDATE)
+    keras = keras or (2 if "time_major" in layer.config else 3)  # an option that Keras 3 has not
     return {
-        "activation": activation,
-        "recurrent_activation": _activation(layer, "recurrent_activation", gates),
+        "activation": _activation(layer, "activation", _CANDIDATE),
+        "recurrent_activation": _activation(layer, "recurrent_activation", _GATES[keras]),
         "reset_after": layer.flag("reset_after", True),
         "return_sequences": layer.flag("return_sequences", False),
         "go_backwards": layer.flag("go_backwards", False),
@@ -250,7 +264,9 @@ def _gru_options(layer: KerasLayer, keras: int) -> dict[str, Any]:
 
 
 def _activation(layer: KerasLayer, option: str, known: Mapping[str, Any]) -> Any:
-    value = layer.config.get(option)
+    if option not in layer.config:
+        raise FormatError(f"{option}: missing")
+    value = layer.config[option]
     name = "linear" if value is None else value
     if isinstance(name, dict):  # {"class_name": "function", "config": its name}
         name = name.get("config") if name.get("registered_name") is None else None

@@ -14,9 +14,8 @@ from typing import Any
 from fastgru.arrays import Float32Array, TensorSource, shape_text
 from fastgru.errors import FormatError
 from fastgru.formats.keras_hdf5 import Hdf5File
-from fastgru.formats.keras_layers import Shape, read_arrays, torch_tensors
+from fastgru.formats.keras_layers import Shape, make_gru, read_arrays, torch_tensors
 from fastgru.gru import GRU
-from fastgru.spec import spec_from_tensors
 
 _FORWARD, _BACKWARD = "forward_layer", "backward_layer"
 _OTHERS = {1: "a SimpleRNN", 4: "an LSTM"}
@@ -65,8 +64,7 @@ def read_gru(
         )
     if variants:
         raise FormatError(f"{path}: its directions have biases of different shapes")
-    spec = spec_from_tensors(tensors, prefix="", **(dict(wanted) | said))
-    return GRU(spec, **options)
+    return make_gru(tensors, dict(wanted) | said, options)
 
 
 def _cells(weights: Hdf5File) -> tuple[dict[str, dict[str, TensorSource]], list[str]]:
