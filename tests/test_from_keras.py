@@ -21,10 +21,12 @@ from conftest import TOLERANCE, Array, run_python, same_bits
 from fastgru.formats.keras_file import looks_like_keras
 
 DATA = Path(__file__).parent / "data" / "keras"
-OUTPUTS = {generation: dict(np.load(DATA / f"outputs_{generation}.npz")) for generation in "23"}
+OUTPUTS = {
+    version: dict(np.load(DATA / f"outputs_{version}.npz")) for version in ("2.13", "2", "3")
+}
 MODELS = [
-    f"{name.removesuffix('.y')}_{generation}"
-    for generation, arrays in OUTPUTS.items()
+    f"{name.removesuffix('.y')}_{version}"
+    for version, arrays in OUTPUTS.items()
     for name in arrays
     if name.endswith(".y")
 ]
@@ -32,8 +34,8 @@ TAGGER = DATA / "tagger_3.weights.h5"
 
 
 def keras_outputs(model: str) -> tuple[Array, Array]:
-    name, _, generation = model.rpartition("_")
-    return OUTPUTS[generation][f"{name}.x"], OUTPUTS[generation][f"{name}.y"]
+    name, _, version = model.rpartition("_")
+    return OUTPUTS[version][f"{name}.x"], OUTPUTS[version][f"{name}.y"]
 
 
 def loaded(model: str, **options: Any) -> fastgru.Model:
@@ -88,7 +90,7 @@ def refusal(path: Path, kind: type[Exception] = fastgru.UnsupportedLayerError, *
 
 @pytest.mark.parametrize("model", MODELS)
 def test_outputs_are_those_of_keras(model: str, isa: str) -> None:
-    """Both generations, both equations, every layer and option that is supported."""
+    """Of every version, both equations, every layer and option that is supported."""
     x, expected = keras_outputs(model)
     actual = loaded(model, isa=isa)(x, lengths=lengths_of(model, x))
     assert actual.shape == expected.shape

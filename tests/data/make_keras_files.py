@@ -2,11 +2,12 @@
 
     python tests/data/make_keras_files.py             # pip install keras torch
     python tests/data/make_keras_files.py --keras2    # pip install tf_keras tensorflow-cpu
+    python tests/data/make_keras_files.py --keras2.13 # pip install tensorflow-cpu==2.13.1
 
-Each generation has its `outputs_*.npz`: for every model the input as `NAME.x` and Keras's own
-output as `NAME.y`. They stay in the repository for ever, and so does this script. Written with
-Keras 3.15.1 on torch 2.13.0 and with tf_keras 2.21.0 on tensorflow-cpu 2.21.0, h5py 3.16.0.
-Refuses nothing; it overwrites.
+Keras 2.13 names the groups in its files in a way of its own. Each version has its `outputs_*.npz`:
+for every model the input as `NAME.x` and Keras's own output as `NAME.y`. They stay in the
+repository for ever, and so does this script. Written with Keras 3.15.1 on torch 2.13.0, tf_keras
+2.21.0 on tensorflow-cpu 2.21.0, and Keras 2.13.1. Refuses nothing; it overwrites.
 """
 
 from __future__ import annotations
@@ -189,13 +190,18 @@ def write_keras_3() -> None:
 
 def write_keras_2() -> None:
     tf_keras: Any = importlib.import_module("tf_keras")
-    models = models_of_both(tf_keras)
-    del models["masked"]  # the config is the same, and a file is 35 kB
+    models = {"classifier": models_of_both(tf_keras)["classifier"]}
     models["chain"] = chain(tf_keras), features
     write(tf_keras, models, "_2")
     (FOLDER / "classifier_2.json").write_text(models["classifier"][0].to_json())
 
 
+def write_keras_2_13() -> None:
+    keras: Any = importlib.import_module("keras")
+    write(keras, {"backwards": models_of_both(keras)["backwards"]}, "_2.13")
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    write_keras_2() if "--keras2" in sys.argv else write_keras_3()
+    writers = {"--keras2": write_keras_2, "--keras2.13": write_keras_2_13}
+    writers[sys.argv[1]]() if sys.argv[1:] else write_keras_3()

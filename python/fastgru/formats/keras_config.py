@@ -27,6 +27,7 @@ _GROUPS = {
     "Sequential": "sequential",
     "TimeDistributed": "time_distributed",
 }
+KERAS_2_13 = "_layer_checkpoint_dependencies"  # what this version calls the group `layers`
 _MODELS = ("Sequential", "Functional")
 _KERAS = ("keras", "tf_keras", "tensorflow")
 _MAX_DEPTH = 16  # of models in models
@@ -83,9 +84,10 @@ def keras_version(text: object) -> int:
     return int(match[1])
 
 
-def read_chain(description: Mapping[str, Any]) -> list[KerasLayer]:
+def read_chain(description: Mapping[str, Any], group: str = "layers") -> list[KerasLayer]:
     """The layers of a model's config (config.json, Model.to_json), nested models' in their place.
 
+    `group`: what the weights file calls a model's layers, `layers` or KERAS_2_13.
     Raises FormatError for what is no such config, UnsupportedLayerError for what is no chain.
     """
     model = _layer(description, "the model", "")
@@ -95,10 +97,10 @@ def read_chain(description: Mapping[str, Any]) -> list[KerasLayer]:
             "subclass of keras.Model is a program: save its weights (.weights.h5) and load its GRU "
             "from those"
         )
-    return _chain(model, "model", 0)
+    return _chain(model, "model", group, 0)
 
 
-def _chain(model: KerasLayer, where: str, depth: int) -> list[KerasLayer]:
+def _chain(model: KerasLayer, where: str, within: str, depth: int) -> list[KerasLayer]:
     if depth > _MAX_DEPTH:
         raise FormatError(f"models in models: expected at most {_MAX_DEPTH}")
     entries = model.config.get("layers")
@@ -106,13 +108,14 @@ def _chain(model: KerasLayer, where: str, depth: int) -> list[KerasLayer]:
         raise FormatError(f"{where}: expected a list of layers, got {_cut(entries)}")
     is_input = [isinstance(e, dict) and e.get("class_name") == "InputLayer" for e in entries]
     hidden = int(model.kind == "Sequential" and is_input[0])  # model.layers of Keras leaves it out
-    root = f"{model.path}/layers" if model.path else "layers"
+    root = f"{model.path}/{within}" if model.path else within
+    step = 2 if within == KERAS_2_13 else 1  # it counts a layer with weights twice
     used: dict[str, int] = {}
     layers = []
     for index, entry in enumerate(entries):
         kind = entry.get("class_name") if isinstance(entry, dict) else None
         group = _GROUPS.get(kind, "") if isinstance(kind, str) else ""
-        count = used[group] = used.get(group, -1) + 1
+        count = used[group] = used.get(group, -step) + step
         path = f"{root}/{group}_{count}" if count else f"{root}/{group}"
         layers.append(_layer(entry, f"{where}.layers[{max(index - hidden, 0)}]", path))
     if model.kind == "Functional":
@@ -120,7 +123,7 @@ def _chain(model: KerasLayer, where: str, depth: int) -> list[KerasLayer]:
     chain: list[KerasLayer] = []
     for layer in layers:
         if layer.kind in _MODELS and not layer.own:
-            chain += _chain(layer, layer.where.partition(" ")[0], depth + 1)
+            chain += _chain(layer, layer.where.partition(" ")[0], within, depth + 1)
         elif layer.kind != "InputLayer":
             chain.append(layer)
     return chain

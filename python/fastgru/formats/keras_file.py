@@ -160,7 +160,7 @@ def _build(  # noqa: PLR0917
     masks_as_lengths: bool,
     options: Mapping[str, Any],
 ) -> GRU | Model:
-    from fastgru.formats.keras_config import read_chain  # noqa: PLC0415
+    from fastgru.formats.keras_config import KERAS_2_13, read_chain  # noqa: PLC0415
     from fastgru.formats.keras_layers import Builder  # noqa: PLC0415
     from fastgru.formats.keras_weights import pick, read_gru  # noqa: PLC0415
 
@@ -168,7 +168,7 @@ def _build(  # noqa: PLR0917
     if config is None:
         return read_gru(weights, prefix, wanted, **options)
     builder = Builder(weights, version, masks_as_lengths, wanted, options, options["isa"])
-    chain = read_chain(config)
+    chain = read_chain(config, KERAS_2_13 if weights.is_group(KERAS_2_13) else "layers")
     if prefix is None:
         return builder.model(chain)
     grus = {layer.path: layer for layer in chain if layer.kind in ("GRU", "Bidirectional")}

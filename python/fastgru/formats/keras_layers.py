@@ -282,22 +282,22 @@ def _differences(options: Mapping[str, Any], others: Mapping[str, Any]) -> str:
 
 
 def _build_gru(builder: Builder, layer: KerasLayer) -> Layers:
-    gru = builder.gru(layer)
     turned = layer.flag("go_backwards", False)
     sequences = layer.flag("return_sequences", False)
     if builder.masked and turned and sequences:
         raise UnsupportedLayerError(
             "go_backwards with return_sequences behind a mask, where Keras puts the padding first"
         )
-    layers: Layers = [Reverse()] if turned else []
-    return [*layers, gru, *_last(builder, sequences, Last)]
+    end = _last(builder, sequences, Last)  # first, so that later layers know, whatever is wrong
+    front: Layers = [Reverse()] if turned else []
+    return [*front, builder.gru(layer), *end]
 
 
 def _build_bidirectional(builder: Builder, layer: KerasLayer) -> Layers:
-    layer.require("merge_mode", "concat")
-    gru = builder.gru(layer)
     sequences = layer.inner("layer").flag("return_sequences", False)
-    return [gru, *_last(builder, sequences, lambda: Last(bidirectional=True))]
+    end = _last(builder, sequences, lambda: Last(bidirectional=True))
+    layer.require("merge_mode", "concat")
+    return [builder.gru(layer), *end]
 
 
 def _last(builder: Builder, sequences: bool, make: Callable[[], Layer]) -> Layers:
