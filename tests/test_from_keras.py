@@ -454,6 +454,31 @@ def two_consumers(config: Any) -> None:
     ]
 
 
+def only_one_takes_it(config: Any) -> None:
+    layers = config["config"]["layers"]
+    last = layers[-1]
+    another = json.loads(json.dumps(last)) | {"name": "another"}
+    another["inbound_nodes"][0]["args"][0]["config"]["keras_history"][0] = last["name"]
+    another["inbound_nodes"][0]["kwargs"]["mask"] = None
+    layers.append(another)
+    config["config"]["output_layers"] = ["another", 0, 0]
+
+
+def another_mask(config: Any) -> None:
+    entry = next(e for e in config["config"]["layers"] if e["class_name"] == "NotEqual")
+    entry["inbound_nodes"][0]["args"][1] = 3
+
+
+def test_masks_of_functional_models(tmp_path: Path) -> None:
+    """Written out, where not all layers need take them; lengths are for all."""
+    path = DATA / "masked_backwards_3.keras"
+    assert "a mask, by which Keras skips every step with index 0" in refusal(path)
+    path = edited(tmp_path, "masked_backwards_3", only_one_takes_it)
+    assert "a mask that not all layers take" in refusal(path, masks_as_lengths=True)
+    path = edited(tmp_path, "masked_backwards_3", another_mask)
+    assert "NotEqual 'not_equal" in refusal(path, masks_as_lengths=True)
+
+
 def used_twice(config: Any) -> None:
     nodes = config["config"]["layers"][1]["inbound_nodes"]
     nodes.append(nodes[0])

@@ -494,7 +494,7 @@ JUNK = st.recursive(
 )
 
 
-@pytest.mark.parametrize("model", ["classifier_3", "chain_3", "chain_2", "pooled_3"])
+@pytest.mark.parametrize("model", ["classifier_3", "chain_3", "chain_2", "masked_backwards_3"])
 @hypothesis.given(data=st.data())
 @hypothesis.settings(
     max_examples=100, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]

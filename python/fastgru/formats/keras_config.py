@@ -11,7 +11,7 @@ import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.spec import report
@@ -33,7 +33,17 @@ _KERAS = ("keras", "tf_keras", "tensorflow")
 _MAX_DEPTH = 16  # of models in models
 _VERSION = re.compile(r"([23])\.\d+(?:\.|\Z)")
 
-Node = tuple[list[str], list[str]]  # names of the layers it takes, names of other arguments
+MASK = "NotEqual"  # the class of a mask_zero that Keras 3 writes out
+_HONOUR_MASKS = ("Bidirectional", "GRU", "GlobalAveragePooling1D")
+
+
+class _Node(NamedTuple):
+    """A call of a layer: the layers that it takes, other arguments, the layer that is its mask."""
+
+    takes: list[str]
+    others: list[str]
+    mask: str
+    compares_with_0: bool
 
 
 @dataclass(frozen=True)
@@ -147,66 +157,83 @@ def _layer(entry: object, where: str, path: str) -> KerasLayer:
 def _in_order(
     model: KerasLayer, layers: list[KerasLayer], entries: list[Any], where: str
 ) -> list[KerasLayer]:
-    """The layers of a Functional model from its input to its output, if they are a chain."""
-    names = [
-        entry.get("name", layer.config.get("name"))
-        for entry, layer in zip(entries, layers, strict=True)
-    ]
-    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise FormatError(f"{where}: expected layers with names of their own, got {_cut(names)}")
-    problems, after = [], dict[str, KerasLayer]()
-    names_of = dict(zip((id(layer) for layer in layers), names, strict=True))
+    """The layers of a Functional model from its input to its output, if they are a chain.
+
+    Keras 3 writes a mask out, as a layer beside the chain that compares its input with 0: it stands
+    behind the input here.
+    """
+    named: dict[str, KerasLayer] = {}
     for layer, entry in zip(layers, entries, strict=True):
+        name = entry.get("name", layer.config.get("name"))
+        if not isinstance(name, str) or name in named:
+            raise FormatError(f"{where}: expected layers with names of their own, got {_cut(name)}")
+        named[name] = layer
+    starts = [name for name, layer in named.items() if layer.kind == "InputLayer"]
+    problems, after, masks = [], dict[str, str](), dict[str, str]()
+    for (name, layer), entry in zip(named.items(), entries, strict=True):
         nodes = entry.get("inbound_nodes", [])
         if not isinstance(nodes, list):
             raise FormatError(f"{layer.where}: inbound_nodes: expected a list, got {_cut(nodes)}")
         if len(nodes) != (layer.kind != "InputLayer"):
             problems.append(f"{layer.where}: expected to be used once, is used {len(nodes)} times")
             continue
-        for node in nodes:
-            takes, others = _node(node, layer.where)
-            if others:
-                problems.append(f"{layer.where}: takes {', '.join(others)[:200]} too")
-            if len(takes) != 1:
-                problems.append(f"{layer.where}: expected one input, takes {len(takes)}")
-            elif takes[0] in after:
-                problems.append(f"{layer.where}: takes what {after[takes[0]].where} takes too")
+        for node in (_node(node, layer.where) for node in nodes):
+            masks[name] = node.mask
+            if layer.kind == MASK and node.compares_with_0 and node.takes[0] in starts:
+                masks[name] = name
+            elif node.others:
+                problems.append(f"{layer.where}: takes {', '.join(node.others)[:200]} too")
+            elif len(node.takes) != 1:
+                problems.append(f"{layer.where}: expected one input, takes {len(node.takes)}")
+            elif node.takes[0] in after:
+                other = named[after[node.takes[0]]].where
+                problems.append(f"{layer.where}: takes what {other} takes too")
             else:
-                after[takes[0]] = layer
-    starts = [layer for layer in layers if layer.kind == "InputLayer"]
+                after[node.takes[0]] = name
     if len(starts) != 1:
         problems.append(f"{where}: expected one input, got {len(starts)}")
     if problems:
-        raise UnsupportedLayerError(report("the model is not a chain of layers", problems))
+        raise UnsupportedLayerError(report("the layers are not a chain", problems))
     chain = [starts[0]]
-    while names_of[id(chain[-1])] in after and len(chain) < len(layers):
-        chain.append(after[names_of[id(chain[-1])]])
+    while chain[-1] in after and len(chain) < len(named):
+        chain.append(after[chain[-1]])
+    beside = [name for name in named if masks.get(name) == name]
     ends = list(_names_of_layers(model.config.get("output_layers")))
-    if len(chain) != len(layers) or ends != [names_of[id(chain[-1])]]:
+    if len(chain) + len(beside) != len(named) or ends != chain[-1:]:
         raise UnsupportedLayerError(
             f"{where}: expected one output, that of the last layer, got {_cut(ends)}"
         )
-    return chain
+    given = [masks[name] for name in chain if named[name].kind in _HONOUR_MASKS]
+    if any(given) and given != beside * len(given):
+        raise UnsupportedLayerError(f"{where}: a mask that not all layers take: {_cut(given)}")
+    return [named[name] for name in (*chain[:1], *beside, *chain[1:])]
 
 
-def _node(node: object, where: str) -> Node:
+def _node(node: object, where: str) -> _Node:
     """What a call of a layer took, as Keras 3 and Keras 2 write it."""
+    mask, compares = "", False
     if isinstance(node, dict):
         args, kwargs = node.get("args"), node.get("kwargs")
         if not (isinstance(args, list) and isinstance(kwargs, dict)):
             raise FormatError(f"{where}: inbound_nodes: expected args and kwargs")
-        takes = []
-        for arg in args:
-            inner = arg.get("config") if isinstance(arg, dict) else None
-            history = inner.get("keras_history") if isinstance(inner, dict) else None
-            takes += list(_names_of_layers(history)) or ["?", "?"]
+        takes = [name for arg in args for name in _tensor(arg) or ["?", "?"]]
+        compares = len(args) == 2 and len(_tensor(args[0])) == 1 and args[1] == 0
+        mask = "".join(_tensor(kwargs.get("mask")))
+        kwargs = {name: value for name, value in kwargs.items() if not mask or name != "mask"}
     else:
         node = [node] if isinstance(node, list) and node and isinstance(node[0], str) else node
         if not (isinstance(node, list) and all(isinstance(n, list) and n for n in node)):
             raise FormatError(f"{where}: inbound_nodes: expected lists, got {_cut(node)}")
         takes = [str(source[0]) for source in node]
         kwargs = node[0][3] if node and len(node[0]) > 3 and isinstance(node[0][3], dict) else {}
-    return takes, [name for name, value in kwargs.items() if value not in (None, False)]
+    others = [name for name, value in kwargs.items() if value not in (None, False)]
+    return _Node(takes, others, mask, compares)
+
+
+def _tensor(value: object) -> list[str]:
+    """The layers whose output a __keras_tensor__ is."""
+    inner = value.get("config") if isinstance(value, dict) else None
+    return list(_names_of_layers(inner.get("keras_history") if isinstance(inner, dict) else None))
 
 
 def _names_of_layers(value: object) -> Iterable[str]:

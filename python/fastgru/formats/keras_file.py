@@ -96,7 +96,7 @@ def from_keras(
     name = os.fspath(path)  # before open, which would take 0 for standard input
     try:
         with open_regular(name) as file:
-            return read(
+            return _read(
                 file,
                 config=None if config is None else _given_config(config),
                 prefix=prefix,
@@ -108,7 +108,7 @@ def from_keras(
         raise type(error)(f"{os.fsdecode(name)}: {error}") from error.__cause__
 
 
-def read(
+def _read(
     file: BinaryIO,
     *,
     config: Mapping[str, Any] | None = None,
@@ -162,16 +162,17 @@ def _build(  # noqa: PLR0917
 ) -> GRU | Model:
     from fastgru.formats.keras_config import KERAS_2_13, read_chain  # noqa: PLC0415
     from fastgru.formats.keras_layers import Builder  # noqa: PLC0415
-    from fastgru.formats.keras_weights import pick, read_gru  # noqa: PLC0415
+    from fastgru.formats.keras_weights import find_gru, pick  # noqa: PLC0415
 
     options = {"batch_first": True, **options}
     if config is None:
-        return read_gru(weights, prefix, wanted, **options)
+        return find_gru(weights, prefix, wanted, **options)
     builder = Builder(weights, version, masks_as_lengths, wanted, options, options["isa"])
     chain = read_chain(config, KERAS_2_13 if weights.is_group(KERAS_2_13) else "layers")
     if prefix is None:
         return builder.model(chain)
-    grus = {layer.path: layer for layer in chain if layer.kind in ("GRU", "Bidirectional")}
+    kinds = ("GRU", "Bidirectional")
+    grus = {layer.path: layer for layer in chain if layer.kind in kinds and not layer.own}
     found = grus[pick(prefix, list(grus), f"GRUs are {', '.join(grus) or 'nowhere'}")]
     try:
         return builder.gru(found)

@@ -1,8 +1,8 @@
 """Layers of Keras and their arrays -> layers of fastgru.
 
-Keras's gates are in the order z, r, h and its kernels multiply from the right; its go_backwards
-leaves the output turned round; hard_sigmoid is another function in Keras 2 than in Keras 3. Refuses
-every option that would make a layer another function than fastgru's: UnsupportedLayerError.
+One of Keras may be several: a GRU gives all steps or the last one, and its go_backwards leaves the
+output turned round. Refuses every option that would make a layer another function than fastgru's,
+and what a mask would change: UnsupportedLayerError.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgru.arrays import Float32Array, TensorSource, shape_text
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats.keras_config import KerasLayer
+from fastgru.formats.keras_config import MASK, KerasLayer
+from fastgru.formats.keras_gru import Shape, activation_of, read_gru, read_variables
 from fastgru.formats.keras_hdf5 import Hdf5File
 from fastgru.gru import GRU
 from fastgru.layers import (
@@ -31,13 +31,8 @@ from fastgru.layers import (
 )
 from fastgru.model import Model
 from fastgru.over_time import Last, Max, Mean, Reverse
-from fastgru.spec import report, spec_from_tensors
+from fastgru.spec import report
 
-_CANDIDATE = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "linear": "identity"}
-_GATES = {
-    2: {"sigmoid": "sigmoid", "hard_sigmoid": "hard_sigmoid_02"},
-    3: {"sigmoid": "sigmoid", "hard_sigmoid": "hard_sigmoid"},
-}
 _ACTIVATIONS: dict[str, type[Layer] | None] = {
     "linear": None,
     "log_softmax": LogSoftmax,
@@ -65,7 +60,6 @@ _MASK_ADVICE = (
 )
 
 Layers = list[Layer | GRU]
-Shape = tuple[int | str, ...]
 
 
 @dataclass
@@ -129,156 +123,7 @@ class Builder:
 
     def gru(self, layer: KerasLayer) -> GRU:
         """The GRU of a GRU or of a Bidirectional, without what stands around it."""
-        if layer.kind == "GRU":
-            return self._gru(layer, self._gru_tensors(layer), _gru_options(layer, self.keras))
-        forward, backward = _directions(layer)
-        options = _gru_options(forward, self.keras)
-        others = _gru_options(backward, self.keras)
-        others |= {"go_backwards": not others["go_backwards"]}
-        if forward.flag("go_backwards", False) or options != others:
-            raise UnsupportedLayerError(
-                "expected directions that are alike, the first one forwards, got "
-                f"{_differences(options, others) or 'the first one backwards'}"
-            )
-        tensors = self._gru_tensors(forward)
-        reverse = self._gru_tensors(backward)
-        tensors |= {f"{name}_reverse": tensor for name, tensor in reverse.items()}
-        return self._gru(layer, tensors, options)
-
-    def _gru(
-        self, layer: KerasLayer, tensors: dict[str, Float32Array], options: dict[str, Any]
-    ) -> GRU:
-        del options["go_backwards"], options["return_sequences"]
-        problems = [
-            f"{name}: the file says {options[name]!r}, the argument {value!r}"
-            for name, value in self.wanted.items()
-            if options[name] != value
-        ]
-        if problems:
-            raise FormatError(report("contradiction", problems))
-        return make_gru(tensors, options, self.gru_options)
-
-    def _gru_tensors(self, layer: KerasLayer) -> dict[str, Float32Array]:
-        units = layer.size("units")
-        names = ["kernel", "recurrent_kernel"] + ["bias"] * layer.flag("use_bias", True)
-        shapes: list[Shape] = [("I", 3 * units), (units, 3 * units)]
-        after = layer.flag("reset_after", True)
-        shapes += [(2, 3 * units) if after else (3 * units,)] * (len(names) - 2)
-        return torch_tensors(
-            self._arrays(f"{layer.path}/cell", dict(zip(names, shapes, strict=True)))
-        )
-
-    def _arrays(self, path: str, expected: Mapping[str, Shape]) -> dict[str, Float32Array]:
-        """The variables of the layer at `path`, by their names in Keras; FormatError."""
-        sources = self.weights.variables(path)
-        if len(sources) != len(expected):
-            names = ", ".join(expected)
-            raise FormatError(
-                f"{path}: expected {len(expected)} arrays ({names}), got {len(sources)}"
-            )
-        return read_arrays(path, dict(zip(expected, sources, strict=True)), expected)
-
-
-def read_arrays(
-    path: str, sources: Mapping[str, TensorSource], expected: Mapping[str, Shape]
-) -> dict[str, Float32Array]:
-    """Arrays of these shapes, where a letter is any size; FormatError listing every problem."""
-    problems = []
-    for number, (name, source) in enumerate(sources.items()):
-        shape = expected[name]
-        called = f"{path}/vars/{number} ({name})"
-        if len(shape) != len(source.shape) or any(
-            want != got if isinstance(want, int) else got == 0
-            for want, got in zip(shape, source.shape, strict=True)
-        ):
-            got = shape_text(source.shape)
-            problems.append(f"{called}: expected {shape_text(shape)}, got {got}")
-        if not source.is_real_float:
-            problems.append(f"{called}: expected floating numbers, got {source.dtype}")
-    if problems:
-        raise FormatError(report("the weights", problems))
-    return {name: source.read() for name, source in sources.items()}
-
-
-def torch_tensors(arrays: Mapping[str, Float32Array]) -> dict[str, Float32Array]:
-    """A layer's arrays under torch.nn.GRU's names: gates z, r, h -> r, z, n.
-
-    kernel (I, 3H), recurrent_kernel (H, 3H), and bias (2, 3H) (reset after) or (3H,), or none.
-    """
-
-    def rows(array: Float32Array) -> Float32Array:
-        z, r, h = np.split(array, 3, axis=-1)
-        result = np.empty(array.shape[::-1], np.float32)  # of this order, whatever the parts have
-        return np.concatenate([r.T, z.T, h.T], out=result)
-
-    tensors = {
-        "weight_ih_l0": rows(arrays["kernel"]),
-        "weight_hh_l0": rows(arrays["recurrent_kernel"]),
-    }
-    if "bias" in arrays:
-        bias = arrays["bias"]
-        both = bias if bias.ndim == 2 else np.stack([bias, np.zeros_like(bias)])
-        tensors["bias_ih_l0"], tensors["bias_hh_l0"] = rows(both[0]), rows(both[1])
-    return tensors
-
-
-def make_gru(
-    tensors: Mapping[str, Float32Array], said: Mapping[str, Any], options: Mapping[str, Any]
-) -> GRU:
-    """The GRU of torch's tensors, `said` of its spec and `options` of the constructor."""
-    spec = spec_from_tensors(tensors, prefix="", **said)
-    try:
-        return GRU(spec, **options)
-    except ValueError as error:  # of weights that int8 cannot hold
-        raise FormatError(str(error)) from error
-
-
-def _directions(layer: KerasLayer) -> tuple[KerasLayer, KerasLayer]:
-    """Those of a Bidirectional, each with its group in the weights file."""
-    both = []
-    for name in ("layer", "backward_layer"):
-        given = name if layer.config.get(name) is not None else "layer"  # Keras 2 copies the first
-        inner = layer.inner(given)
-        if inner.kind != "GRU" or inner.own:
-            raise UnsupportedLayerError(f"fastgru has no {inner.own or inner.kind[:100]}")
-        config = dict(inner.config)
-        if given != name:
-            config["go_backwards"] = not inner.flag("go_backwards", False)
-        group = "forward_layer" if name == "layer" else name
-        both.append(KerasLayer(inner.where, inner.kind, config, f"{layer.path}/{group}"))
-    return both[0], both[1]
-
-
-def _gru_options(layer: KerasLayer, keras: int | None) -> dict[str, Any]:
-    """What two directions must have in common, and a ModelSpec wants to know."""
-    layer.require("return_state", False)
-    layer.require("time_major", False)
-    keras = keras or (2 if "time_major" in layer.config else 3)  # an option that Keras 3 has not
-    return {
-        "activation": _activation(layer, "activation", _CANDIDATE),
-        "recurrent_activation": _activation(layer, "recurrent_activation", _GATES[keras]),
-        "reset_after": layer.flag("reset_after", True),
-        "return_sequences": layer.flag("return_sequences", False),
-        "go_backwards": layer.flag("go_backwards", False),
-    }
-
-
-def _activation(layer: KerasLayer, option: str, known: Mapping[str, Any]) -> Any:
-    if option not in layer.config:
-        raise FormatError(f"{option}: missing")
-    value = layer.config[option]
-    name = "linear" if value is None else value
-    if isinstance(name, dict):  # {"class_name": "function", "config": its name}
-        name = name.get("config") if name.get("registered_name") is None else None
-    if not isinstance(name, str) or name not in known:
-        shown = name[:100] if isinstance(name, str) else "a class or function of its own"
-        raise UnsupportedLayerError(f"{option}: expected {' or '.join(known)}, got {shown}")
-    return known[name]
-
-
-def _differences(options: Mapping[str, Any], others: Mapping[str, Any]) -> str:
-    names = (name for name in options if options[name] != others[name])
-    return ", ".join(f"{name} {options[name]} and {others[name]}" for name in names)
+        return read_gru(layer, self.weights, self.keras, self.wanted, self.gru_options)
 
 
 def _build_gru(builder: Builder, layer: KerasLayer) -> Layers:
@@ -311,11 +156,18 @@ def _build_embedding(builder: Builder, layer: KerasLayer) -> Layers:
     if layer.flag("mask_zero", False):
         _mask(builder, "mask_zero=True, where Keras skips every step with index 0")
     shape: Shape = (layer.size("input_dim"), layer.size("output_dim"))
-    return [Embedding(builder._arrays(layer.path, {"embeddings": shape})["embeddings"])]
+    return [
+        Embedding(read_variables(builder.weights, layer.path, {"embeddings": shape})["embeddings"])
+    ]
 
 
 def _build_masking(builder: Builder, layer: KerasLayer) -> Layers:
     _mask(builder, "Keras skips every step that is all mask_value")
+    return []
+
+
+def _build_mask(builder: Builder, layer: KerasLayer) -> Layers:
+    _mask(builder, "a mask, by which Keras skips every step with index 0")
     return []
 
 
@@ -326,12 +178,12 @@ def _mask(builder: Builder, what: str) -> None:
 
 
 def _build_dense(builder: Builder, layer: KerasLayer) -> Layers:
-    activation = _activation(layer, "activation", _ACTIVATIONS)
+    activation = activation_of(layer, "activation", _ACTIVATIONS)
     units = layer.size("units")
     expected: dict[str, Shape] = {"kernel": ("I", units)}
     if layer.flag("use_bias", True):
         expected["bias"] = (units,)
-    arrays = builder._arrays(layer.path, expected)
+    arrays = read_variables(builder.weights, layer.path, expected)
     linear = Linear(np.ascontiguousarray(arrays["kernel"].T), arrays.get("bias"), _isa=builder.isa)
     return [linear, *_made(builder, activation)]
 
@@ -344,12 +196,12 @@ def _build_layer_norm(builder: Builder, layer: KerasLayer) -> Layers:
         raise FormatError(f"epsilon: expected a number, got {str(epsilon)[:100]}")
     names = ["gamma"] * layer.flag("scale", True) + ["beta"] * layer.flag("center", True)
     shapes: dict[str, Shape] = dict.fromkeys(names, ("I",))
-    arrays = builder._arrays(layer.path, shapes)
+    arrays = read_variables(builder.weights, layer.path, shapes)
     return [LayerNorm(arrays.get("gamma"), arrays.get("beta"), eps=epsilon)]
 
 
 def _build_activation(builder: Builder, layer: KerasLayer) -> Layers:
-    return _made(builder, _activation(layer, "activation", _ACTIVATIONS))
+    return _made(builder, activation_of(layer, "activation", _ACTIVATIONS))
 
 
 def _build_relu(builder: Builder, layer: KerasLayer) -> Layers:
@@ -410,6 +262,7 @@ _BY_ROW: dict[str, Callable[[Builder, KerasLayer], Layers]] = {
 }
 _BUILDERS: dict[str, Callable[[Builder, KerasLayer], Layers]] = {
     **_BY_ROW,
+    MASK: _build_mask,
     "Bidirectional": _build_bidirectional,
     "Embedding": _build_embedding,
     "GRU": _build_gru,

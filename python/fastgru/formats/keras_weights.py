@@ -13,8 +13,8 @@ from typing import Any
 
 from fastgru.arrays import Float32Array, TensorSource, shape_text
 from fastgru.errors import FormatError
+from fastgru.formats.keras_gru import Shape, make_gru, read_arrays, torch_tensors
 from fastgru.formats.keras_hdf5 import Hdf5File
-from fastgru.formats.keras_layers import Shape, make_gru, read_arrays, torch_tensors
 from fastgru.gru import GRU
 
 _FORWARD, _BACKWARD = "forward_layer", "backward_layer"
@@ -36,7 +36,7 @@ def pick(prefix: str | None, paths: list[str], there: str) -> str:
     raise FormatError(f"no GRU {'found' if asked is None else f'under {prefix!r}'}: {there}")
 
 
-def read_gru(
+def find_gru(
     weights: Hdf5File, prefix: str | None, wanted: Mapping[str, Any], **options: Any
 ) -> GRU:
     """The GRU, or the one that `prefix` picks; FormatError. `options` are the constructor's."""
