@@ -432,10 +432,10 @@ def nested(levels: int) -> dict[str, Any]:
     return model
 
 
-def without_units() -> dict[str, Any]:
+def config_with(index: int, **changed: Any) -> Any:
     config = json.loads(CLASSIFIER["config.json"])
-    del config["config"]["layers"][5]["config"]["units"]
-    return dict(config)
+    config["config"]["layers"][index]["config"] |= changed
+    return config
 
 
 CONFIGS: list[tuple[Any, str]] = [
@@ -453,7 +453,12 @@ CONFIGS: list[tuple[Any, str]] = [
     ),
     (nested(20), "models in models: expected at most 16"),
     (nested(100), "models in models: expected at most 16"),
-    (without_units(), "units: expected a positive integer, got None"),
+    (config_with(5, units=None), "units: expected a positive integer, got None"),
+    (config_with(5, units=8), "layers/gru/cell/vars/0 (kernel): expected (I, 24), got (8, 12)"),
+    (config_with(5, use_bias=1), "use_bias: expected true or false, got 1"),
+    (config_with(5, use_bias=False), "expected 2 arrays (kernel, recurrent_kernel), got 3"),
+    (config_with(3, epsilon=10**400), "epsilon: expected a number of at least 0"),
+    (config_with(3, epsilon=float("nan")), "epsilon: expected a number of at least 0, got nan"),
 ]
 
 

@@ -1,6 +1,6 @@
 """The arrays of an HDF5 file that Keras wrote, by the paths that Keras gives them.
 
-Reads the part of HDF5 that h5py writes by default, for every version of Keras: groups as symbol
+Reads the part of HDF5 that h5py writes by default, as Keras 2 and 3 do: groups as symbol
 tables, and datasets of little-endian floating numbers in one piece. Every length and address is
 compared with the file before it is followed, and what is read in all is counted, so that structures
 that hold each other end. Refuses links to elsewhere, chunks, compression, external data and all

@@ -7,6 +7,8 @@ and what a mask would change: UnsupportedLayerError.
 
 from __future__ import annotations
 
+import reprlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,7 +92,7 @@ class Builder:
                 layers += self.build(layer)
             except UnsupportedLayerError as error:
                 unsupported.append(f"{layer.where}: {error}")
-            except ValueError as error:  # FormatError, and an eps of LayerNorm
+            except FormatError as error:
                 damaged.append(f"{layer.where}: {error}")
         if unsupported:
             text = report("the Keras model", unsupported)
@@ -192,8 +194,8 @@ def _build_layer_norm(builder: Builder, layer: KerasLayer) -> Layers:
     layer.require("rms_scaling", False)
     layer.require("axis", -1, [-1], builder.rank - 1, [builder.rank - 1])
     epsilon = layer.config.get("epsilon", 1e-3)
-    if type(epsilon) not in (int, float):
-        raise FormatError(f"epsilon: expected a number, got {str(epsilon)[:100]}")
+    if type(epsilon) not in (int, float) or not 0 <= epsilon <= sys.float_info.max:
+        raise FormatError(f"epsilon: expected a number of at least 0, got {reprlib.repr(epsilon)}")
     names = ["gamma"] * layer.flag("scale", True) + ["beta"] * layer.flag("center", True)
     shapes: dict[str, Shape] = dict.fromkeys(names, ("I",))
     arrays = read_variables(builder.weights, layer.path, shapes)
