@@ -13,9 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats import zip_directory
 from fastgru.formats.regular import open_regular
-from fastgru.formats.strict_json import parse_object
 from fastgru.formats.window import Allowance, Window
 from fastgru.options import check_isa, check_options, positive
 
@@ -122,6 +120,7 @@ def _read(
     `wanted`: reset_after, activation and recurrent_activation where the caller says them;
     `options`: precision, num_threads and isa. Raises FormatError and UnsupportedLayerError.
     """
+    # Importing fastgru must stay fast and needs none of these.
     from fastgru.formats.keras_config import keras_version  # noqa: PLC0415
     from fastgru.formats.keras_hdf5 import MAGIC, Hdf5File  # noqa: PLC0415
 
@@ -181,6 +180,8 @@ def _build(  # noqa: PLR0917
 
 
 def _given_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    from fastgru.formats.strict_json import parse_object  # noqa: PLC0415
+
     if isinstance(config, Mapping):
         return config
     if isinstance(config, str) and config.lstrip().startswith("{"):
@@ -191,6 +192,8 @@ def _given_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping
 
 def _members(file: BinaryIO, size: int, allowance: Allowance) -> dict[str, Member]:
     """The three that matter of a `.keras`; FormatError for another archive."""
+    from fastgru.formats import zip_directory  # noqa: PLC0415
+
     directory = zip_directory.read(file, size, allowance)
     missing = {_CONFIG, _METADATA, _WEIGHTS}.difference(e.name for e in directory.entries)
     if missing:
@@ -207,6 +210,8 @@ def _members(file: BinaryIO, size: int, allowance: Allowance) -> dict[str, Membe
 
 
 def _json(file: BinaryIO, member: Member, name: str) -> dict[str, Any]:
+    from fastgru.formats.strict_json import parse_object  # noqa: PLC0415
+
     if member.size > _MAX_JSON:
         raise FormatError(f"{name}: expected at most {_MAX_JSON} bytes, got {member.size}")
     _check_sum(file, member)
