@@ -42,6 +42,8 @@ from fastgru.model_stream import ModelStream
 from fastgru.over_time import Last, Max, Mean, Reverse
 from fastgru.pool import Pool
 from fastgru.stream import Stream
+from fastgru.torch_chain.check import max_error
+from fastgru.torch_chain.export import from_torch
 from fastgru.trace import Trace
 
 if TYPE_CHECKING:
@@ -80,8 +82,10 @@ __all__ = [
     "from_d2l",
     "from_onnx",
     "from_keras",
+    "from_torch",
     "get_num_threads",
     "load",
+    "max_error",
     "set_num_threads",
 ]
 

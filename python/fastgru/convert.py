@@ -52,6 +52,11 @@ def parts_of_torch_module(module: Any) -> tuple[dict[str, Any], bool]:
     return {name: getattr(module, name.removesuffix("_l0")) for name in names}, False
 
 
+def gru_paths(module: Any) -> list[str]:
+    """Where in a torch.nn.Module there are GRUs and GRUCells."""
+    return [path for path, part in module.named_modules() if _torch_class(part) is not None]
+
+
 def _torch_class(module: object) -> Any:
     names = ((base, f"{base.__module__}.{base.__qualname__}") for base in type(module).__mro__)
     return next((base for base, name in names if name in _TORCH_CLASSES), None)
@@ -63,7 +68,7 @@ def _not_a_gru(module: Any) -> str:
         return f"{message}; a state dict goes to GRU.from_state_dict"
     if isinstance(module, type) or not hasattr(module, "named_modules"):
         return message
-    inside = [path for path, part in module.named_modules() if _torch_class(part) is not None]
+    inside = gru_paths(module)
     if inside:
         return f"{message}; it holds GRUs at {', '.join(inside)}: pass one of those"
     return f"{message}; if it holds GRU weights use GRU.from_state_dict(module.state_dict())"

@@ -1,0 +1,30 @@
+"""Exports the modules of modules.py, one file each, and says how far each is from PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from modules import MODULES
+
+import fastgru
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path, help="where the files go")
+    directory: Path = parser.parse_args().directory
+    directory.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    for make in MODULES:
+        module = make()  # and load_state_dict, where it is trained
+        path = directory / f"{make.__name__}.safetensors"
+        fastgru.from_torch(module).save(path)
+        error = fastgru.max_error(module, fastgru.load(path))
+        print(f"{path}: maximum error {error:.2g}")
+
+
+if __name__ == "__main__":
+    main()

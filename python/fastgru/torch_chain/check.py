@@ -1,0 +1,137 @@
+"""A Model against the module that it was made of: random input, and the largest difference.
+
+Refuses to touch what is the caller's: a copy of the module is run, and the random numbers come from
+a generator of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastgru.arrays import Float32Array
+from fastgru.errors import UnsupportedLayerError
+from fastgru.layers import Embedding, OneHot
+from fastgru.model import Model
+
+LIMIT = 1e-4
+"""Of the difference in float32; 1e-7 to 1e-6 is rounding, more is another function."""
+
+_SHAPES = ((1, 1), (2, 3), (7, 2), (3, 7), (25, 4))  # T, B
+
+
+def max_error(module: Any, model: Model) -> float:
+    """How far `model` is from the torch.nn.Module it was made of, on random input.
+
+    The largest difference of the outputs, divided by the largest output where that is above 1. Both
+    run on a few shapes: normal numbers, any indices where the model takes those, and random lengths
+    where the module's forward requires a second input. The module runs in eval mode and in float32;
+    a copy of it, so that nothing of the caller's changes. The model may be in any precision and may
+    come from a file.
+
+    Raises UnsupportedLayerError where shapes differ or the module fails on such input, TypeError
+    for what is no torch.nn.Module or not in CPU memory.
+
+    >>> import torch, fastgru
+    >>> head = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())
+    >>> weight, bias = head[0].parameters()
+    >>> model = fastgru.Model([fastgru.Linear(weight, bias), fastgru.Tanh()])
+    >>> fastgru.max_error(head, model) < 1e-6
+    True
+    """
+    if not isinstance(model, Model):
+        raise TypeError(f"model: expected a Model, got {type(model).__name__}")
+    return measured(eval_copy(module), model)
+
+
+def eval_copy(module: Any) -> Any:
+    """A copy in eval mode and float32, which shares the parameters where they are float32."""
+    import torch  # noqa: PLC0415
+
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    tensors = [*module.parameters(), *module.buffers()]
+    away = sorted({str(tensor.device) for tensor in tensors} - {"cpu"})
+    if away:
+        raise TypeError(
+            f"module: expected it in CPU memory, got {', '.join(away)}; pass its .cpu()"
+        )
+    floats = all(p.dtype == torch.float32 for p in tensors if p.is_floating_point())
+    shared = {id(parameter): parameter for parameter in module.parameters()} if floats else {}
+    try:
+        result = copy.deepcopy(module, shared)
+    except Exception as error:
+        raise UnsupportedLayerError(
+            f"the module cannot be copied ({error}); the old weight_norm leaves such modules: make "
+            "it permanent with torch.nn.utils.remove_weight_norm"
+        ) from error
+    return (result if floats else result.float()).eval()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No gradients, and the random numbers of the process stay as they are."""
+    import torch  # noqa: PLC0415
+
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        yield
+
+
+def measured(module: Any, model: Model) -> float:
+    """`max_error` of a module that may be run."""
+    import torch  # noqa: PLC0415
+
+    from fastgru.torch_chain.tracing import required_inputs  # noqa: PLC0415
+
+    generator = torch.Generator().manual_seed(0)
+    with_lengths = len(required_inputs(module)) > 1
+    worst = 0.0
+    for steps, batch in _SHAPES:
+        x = _random_input(model, steps, batch, generator)
+        inputs, lengths = [x], None
+        if with_lengths:
+            # longest first, for packing may require it
+            lengths = torch.randint(1, steps + 1, (batch,), generator=generator)
+            lengths = lengths.sort(descending=True).values
+            lengths[0] = steps
+            inputs.append(lengths)
+        try:
+            with quiet():
+                theirs = module(*inputs)
+        except Exception as error:
+            raise UnsupportedLayerError(
+                f"the module fails on random x {tuple(x.shape)}: {type(error).__name__}: {error}"
+            ) from error
+        ours = model(x, lengths=lengths)
+        shape = tuple(getattr(theirs, "shape", ()))
+        if shape != ours.shape:
+            raise UnsupportedLayerError(
+                f"for x {tuple(x.shape)} the module gives {shape}, the Model {ours.shape}"
+            )
+        worst = max(worst, _difference(ours, theirs.numpy()))
+    return worst
+
+
+def _random_input(model: Model, steps: int, batch: int, generator: Any) -> Any:
+    import torch  # noqa: PLC0415
+
+    first = model[0]
+    shape = (batch, steps) if model.batch_first else (steps, batch)
+    if isinstance(first, (Embedding, OneHot)):
+        rows = first.num_embeddings if isinstance(first, Embedding) else first.num_classes
+        return torch.randint(rows, shape, generator=generator)
+    return torch.randn(*shape, model.input_size or 1, generator=generator)
+
+
+def _difference(ours: Float32Array, theirs: Float32Array) -> float:
+    """Equal infinities, and NaN in both, are no difference; NaN in one is an infinite one."""
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = np.where(same, 0, np.abs(ours.astype(np.float64) - theirs))
+    largest = np.abs(theirs[np.isfinite(theirs)]).max(initial=1)
+    return float(np.nan_to_num(error, nan=np.inf).max(initial=0) / largest)

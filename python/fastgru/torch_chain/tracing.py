@@ -1,0 +1,292 @@
+"""torch.fx over a module's forward, each operation understood as soon as it is recorded.
+
+So forward may ask what is known, such as x.dim(), and every error knows the line of the user's
+source. Refuses control flow that depends on data.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.fx import Node, Proxy, Tracer
+
+from fastgru.torch_chain.table import (
+    IN_PLACE,
+    MODULES,
+    OPERATIONS,
+    functions_by_name,
+    module_kind,
+    name_of,
+    wrapped_functions,
+)
+from fastgru.torch_chain.values import (
+    Constant,
+    Facts,
+    Lengths,
+    Refused,
+    Tensor,
+    Zeros,
+)
+
+_BAD = object()  # the value of an operation that has been refused, or of one that takes it
+_OURS = os.path.dirname(__file__) + os.sep
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+
+
+class _Known(Proxy):
+    """A stand-in that knows how long it is where it stands for a tuple."""
+
+    def __len__(self) -> int:
+        value = self.tracer.values.get(self.node)  # type: ignore[attr-defined]  # a ChainTracer
+        return len(value) if isinstance(value, tuple) else super().__len__()
+
+
+class ChainTracer(Tracer):
+    """`trace(module)` gives every operation a value; `output` is what forward returns."""
+
+    def __init__(self, rank: int) -> None:
+        functions_by_name()  # before tracing puts others in their places
+        super().__init__(autowrap_functions=wrapped_functions())
+        # so that torch.zeros is found, which nobody imports by its own name
+        self._autowrap_search += [torch, torch.nn.utils.rnn]
+        self.facts = Facts(rank)
+        self.values: dict[Node, object] = {}
+        self.problems: list[str] = []
+        self.output: object = _BAD
+        self._looking = False  # at the module's attributes ourselves, which is no part of forward
+        self._changed: list[tuple[Node, Node]] = []  # (an operation in place, what it changes)
+
+    def run(self, module: Any) -> None:
+        """Traces `module`; `problems` has a line for each thing that a Model cannot do."""
+        try:
+            self.trace(module)
+        except Exception as error:
+            self.problems.append(_cannot_trace(error))
+            return
+        for node, changed in self._changed:
+            if len(changed.users) > 1:
+                self._report(node, "changes in place what is used elsewhere too")
+        if self.facts.has_lengths and not self.facts.packed and not self.problems:
+            self.problems.append(
+                "forward takes a second input that no pack_padded_sequence uses: a Model takes x, "
+                "and lengths="
+            )
+
+    # ---- what torch.fx asks ----
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """One input, and one of lengths where forward requires it; defaults stay what they are."""
+        names = required_inputs(self.root)
+        if not 1 <= len(names) <= 2:
+            raise TypeError(
+                f"forward requires {len(names)} inputs ({', '.join(names)}): a Model takes x, and "
+                "lengths="
+            )
+        self.facts.has_lengths = len(names) == 2
+        proxies = [self.create_proxy("placeholder", name, (), {}) for name in names]
+        return root_fn, [self.root, *proxies]
+
+    def is_leaf_module(self, m: Any, module_qualified_name: str) -> bool:
+        return module_kind(m) is not None or super().is_leaf_module(m, module_qualified_name)
+
+    def to_bool(self, obj: Proxy) -> bool:
+        value = self.values.get(obj.node)
+        return value if isinstance(value, bool) else super().to_bool(obj)
+
+    def proxy(self, node: Node) -> Proxy:
+        return _Known(node, self)
+
+    def iter(self, obj: Any) -> Iterator[Proxy]:
+        value = self.values.get(obj.node)
+        if isinstance(value, tuple):
+            return (obj[index] for index in range(len(value)))
+        return super().iter(obj)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> Node:
+        node = super().create_node(*args, **kwargs)
+        self._looking = True
+        try:
+            self.values[node] = self._value(node)
+        except Refused as reason:
+            self.values[node] = _BAD
+            self._report(node, str(reason))
+        finally:
+            self._looking = False
+        return node
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        if self._looking:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def call_module(self, m: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+        if self._looking:  # at a parameter that a parametrization computes
+            return forward(*args, **kwargs)
+        paths = self.submodule_paths
+        if paths is not None and m not in paths and next(m.parameters(), None) is None:
+            # as in torch.nn.Softmax(dim=-1)(x): made in forward itself
+            paths[m] = self.get_fresh_qualname("_made_in_forward")
+            self.root.add_module(paths[m], m.eval())
+        return super().call_module(m, forward, args, kwargs)
+
+    # ---- what an operation gives ----
+
+    def _value(self, node: Node) -> object:
+        if node.op == "placeholder":
+            if len(self.values):
+                return Lengths(str(node.target))
+            axes = tuple(range(self.facts.rank))
+            return Tensor(axes, indices=self.facts.rank == 2)
+        if node.op == "get_attr":
+            thing = self._attribute(str(node.target))
+            # what torch.zeros has given where all its sizes were numbers
+            made_here = str(node.target).startswith("_tensor_constant")
+            return Zeros(tuple(thing.shape)) if made_here and not thing.any() else Constant(thing)
+        args, kwargs = (self._resolved(part) for part in (node.args, node.kwargs))
+        if node.op == "output":
+            self.output = args[0]
+            return args[0]
+        if _holds_bad(args) or _holds_bad(kwargs):
+            return _BAD
+        if "input" in kwargs:
+            args = (kwargs.pop("input"), *args)
+        if node.op == "call_module":
+            return self._module(node, args, kwargs)
+        name = name_of(node.target)
+        if (name in IN_PLACE or kwargs.get("inplace")) and node.all_input_nodes:
+            self._changed.append((node, node.all_input_nodes[0]))
+        operation = OPERATIONS.get(name.removesuffix("_") if name in IN_PLACE else name or "")
+        if operation is None:
+            raise Refused("no layer of fastgru does this")
+        return _called(operation, self.facts, *args, **kwargs)
+
+    def _module(self, node: Node, args: Any, kwargs: Any) -> object:
+        module = self._attribute(str(node.target))
+        kind = module_kind(module)
+        if kind is None:
+            hint = ": fastgru runs GRUs" if isinstance(module, torch.nn.RNNBase) else ""
+            raise Refused(f"{type(module).__name__} is no layer of fastgru{hint}")
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            raise Refused(
+                "has forward hooks or a forward of its own, which would be lost (weight_norm and "
+                "prune leave such hooks): make them permanent with "
+                "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove, or remove them"
+            )
+        if getattr(module, "inplace", False):
+            self._changed.append((node, node.all_input_nodes[0]))
+        return _called(MODULES[kind], self.facts, module, *args, **kwargs)
+
+    def _attribute(self, path: str) -> Any:
+        thing: Any = self.root
+        for name in path.split("."):
+            thing = getattr(thing, name)
+        return thing
+
+    def _resolved(self, argument: Any) -> Any:
+        """An argument of a node, with values for nodes."""
+        if isinstance(argument, Node):
+            return self.values[argument]
+        if isinstance(argument, dict):
+            return {name: self._resolved(part) for name, part in argument.items()}
+        if isinstance(argument, (tuple, list)):
+            parts = [self._resolved(part) for part in argument]
+            return tuple(parts) if isinstance(argument, tuple) else parts
+        if isinstance(argument, slice):
+            ends = (argument.start, argument.stop, argument.step)
+            return slice(*(self._resolved(end) for end in ends))
+        return argument
+
+    # ---- what is reported ----
+
+    def _report(self, node: Node, reason: str) -> None:
+        self.problems.append(f"{_named(node, self)}{_in(node)}{_place(_frames())}: {reason}")
+
+
+def required_inputs(module: Any) -> list[str]:
+    """Names of the inputs that a call of `module` must have."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in parameters if p.kind in positional and p.default is p.empty]
+
+
+def _called(operation: Callable[..., object], *args: Any, **kwargs: Any) -> object:
+    """`operation(...)`; Refused for arguments that it does not know."""
+    try:
+        bound = inspect.signature(operation).bind(*args, **kwargs)
+    except TypeError as error:
+        raise Refused(f"with these arguments: {error}") from error
+    return operation(*bound.args, **bound.kwargs)
+
+
+def _holds_bad(argument: object) -> bool:
+    if isinstance(argument, dict):
+        return any(map(_holds_bad, argument.values()))
+    if isinstance(argument, slice):
+        return any(map(_holds_bad, (argument.start, argument.stop, argument.step)))
+    if isinstance(argument, (tuple, list)):
+        return any(map(_holds_bad, argument))
+    return argument is _BAD
+
+
+def _named(node: Node, tracer: ChainTracer) -> str:
+    target = node.target
+    if node.op == "call_module":
+        return f"call_module {type(tracer._attribute(str(target))).__name__} in node {node.name!r}"
+    if callable(target):
+        module = getattr(target, "__module__", None) or "torch"
+        module = {"torch._C._nn": "torch.nn.functional", "_operator": "operator"}.get(
+            module, module
+        )
+        target = f"{module}.{getattr(target, '__name__', target)}"
+    return f"{node.op} {target} in node {node.name!r}"
+
+
+def _in(node: Node) -> str:
+    """Where in the module: the path of the submodule that the operation is in, or is."""
+    stack = node.meta.get("nn_module_stack")
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return f" of {path}" if path else ""
+
+
+# ---- the user's line ----
+
+
+def _frames() -> Iterator[tuple[str, int]]:
+    """Files and lines that are being run, innermost first, out to the call of forward."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not ChainTracer.run.__code__:
+        yield frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+
+
+def _place(frames: Iterable[tuple[str, int]]) -> str:
+    """`, model.py:12: "y = x * 2"`; nothing where no line of the user's has been run."""
+    for file, line in frames:
+        if not file.startswith((_OURS, _TORCH)):
+            text = linecache.getline(file, line).strip()
+            text = f"{text[:77]}..." if len(text) > 80 else text
+            return f', {file}:{line}: "{text}"' if text else f", {file}:{line}"
+    return ""
+
+
+def _cannot_trace(error: Exception) -> str:
+    """What forward did that torch.fx cannot follow."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    inside = frames[next((n for n, (file, _) in enumerate(frames) if file.startswith(_OURS)), 0) :]
+    told = str(error).split(". ")[0].strip() or type(error).__name__
+    return (
+        f"{type(error).__name__} while forward is traced{_place(reversed(inside))}: {told}; "
+        "forward runs with a stand-in for x, and cannot depend on its numbers or sizes (if, for)"
+    )
