@@ -23,7 +23,7 @@ _STATE_KEYS = ("state_dict", "model_state_dict", "model")  # where training scri
 def export_module(
     spec: str, checkpoint: Path | None, precision: str | None = None
 ) -> tuple[Model, float]:
-    """The Model of `factory()` with the checkpoint's weights, and its largest error on random input.
+    """The Model of `factory()` with the checkpoint's weights, and its largest error.
 
     `spec`: `package.module:factory`, found on sys.path and in the current directory; the factory is
     called without arguments and returns a torch.nn.Module. `checkpoint`: a `.safetensors` file or
@@ -90,11 +90,7 @@ def _state(path: Path) -> dict[str, Any]:
     except Exception as error:
         told = str(error).split("\n", maxsplit=1)[0]
         raise ValueError(f"{path}: no checkpoint of tensors alone: {told}") from error
-    while isinstance(loaded, Mapping):
-        inside = next(
-            (loaded[key] for key in _STATE_KEYS if isinstance(loaded.get(key), Mapping)), None
-        )
-        if inside is None:
-            return dict(loaded)
-        loaded = inside
+    if isinstance(loaded, Mapping):
+        inside = (loaded[key] for key in _STATE_KEYS if isinstance(loaded.get(key), Mapping))
+        return dict(next(inside, loaded))
     raise ValueError(f"{path}: expected a state dict, got {type(loaded).__name__}")

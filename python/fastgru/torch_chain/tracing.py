@@ -11,7 +11,7 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import torch
@@ -53,9 +53,17 @@ class ChainTracer(Tracer):
 
     def __init__(self, rank: int) -> None:
         functions_by_name()  # before tracing puts others in their places
-        super().__init__(autowrap_functions=wrapped_functions())
-        # so that torch.zeros is found, which nobody imports by its own name
-        self._autowrap_search += [torch, torch.nn.utils.rnn]
+        wrapped = wrapped_functions()
+        super().__init__(autowrap_functions=wrapped)
+        # torch itself, for torch.zeros, and whatever module of helpers has imported one; torch.fx
+        # looks at the modules of forwards alone
+        loaded: list[Any] = list(sys.modules.values())
+        self._autowrap_search += [
+            module
+            for module in loaded
+            if isinstance(module, ModuleType)
+            and any(vars(module).get(function.__name__) is function for function in wrapped)
+        ]
         self.facts = Facts(rank)
         self.values: dict[Node, object] = {}
         self.problems: list[str] = []
