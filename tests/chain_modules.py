@@ -31,6 +31,7 @@ class Net(nn.Module):
         self.second = nn.GRU(self.width, H, batch_first=self.gru.batch_first)
         self.head = nn.Linear(self.width, O)
         self.norm = nn.LayerNorm(self.width)
+        self.before = nn.Linear(I, I)
 
     def forward(self, x: Any) -> Any:
         return self.function(self, x)
@@ -208,6 +209,12 @@ def packed(enforce_sorted: bool, batch_first: bool, ending: str) -> Callable[[],
     return make
 
 
+class UnusedEmbedding(Net):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self.table = nn.Embedding(V, I)
+
+
 SMALL: dict[str, Callable[[], nn.Module]] = {
     # the last step
     "output[:, -1]": last(lambda y, h: y[:, -1]),
@@ -236,6 +243,21 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
         lambda y, h: torch.cat((h[0, :, :], h[1, :, :]), 1), bidirectional=True
     ),
     "hstack h_n": last(lambda y, h: torch.hstack((h[0], h[1])), bidirectional=True),
+    "h_n.unbind": last(lambda y, h: torch.cat(h.unbind(0), dim=1), bidirectional=True),
+    "h_n of layers, joined": last(
+        lambda y, h: torch.cat([h[-2:][0], h[-2:][1]], 1), bidirectional=True, num_layers=2
+    ),
+    "h_n.view(L, D, B, H)": last(
+        lambda y, h: torch.hstack(list(h.view(2, 2, -1, H)[-1])), bidirectional=True, num_layers=2
+    ),
+    "h_n.view(L, 1, B, H)": last(lambda y, h: h.view(2, 1, -1, H)[-1].squeeze(0), num_layers=2),
+    "h_n.view(L, D, B, H)[-1, 0]": last(
+        lambda y, h: h.view(2, 1, y.size(0), H)[-1, 0], num_layers=2
+    ),
+    "h_n.transpose.reshape": last(
+        lambda y, h: h.transpose(0, 1).reshape(y.size(0), -1), bidirectional=True
+    ),
+    "h_n.permute.flatten": last(lambda y, h: h.permute(1, 0, 2).flatten(1), bidirectional=True),
     "cat output": last(
         lambda y, h: torch.cat([y[:, -1, :H], y[:, 0, H:]], dim=1), bidirectional=True
     ),
@@ -257,6 +279,9 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
     # start, shapes
     "torch.zeros": sequence(zeros_h_0),
     "new_zeros": sequence(new_zeros_h_0, batch_first=False, num_layers=2),
+    "rows first": sequence(
+        lambda net, x: head_first(net, net.before(x.view(-1, I)).view(*x.shape))
+    ),
     "None": sequence(lambda net, x: net.gru(x, None)[0]),
     "view": sequence(flattened_head),
     "reshape": sequence(flattened_by_product),
@@ -284,6 +309,8 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
     "parametrized": parametrized,
     "no bias": last(lambda y, h: h[-1], bias=False),
     # lengths
+    "unused embedding": lambda: UnusedEmbedding(head_first),
+    "data parallel": lambda: nn.DataParallel(Net(head_first)),
     "packed": packed(False, True, "output"),
     "packed, sorted, time first": packed(True, False, "output"),
     "packed state": packed(False, True, "state"),

@@ -11,6 +11,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -222,6 +223,46 @@ def test_the_module_stays_as_it_is(mode: str) -> None:
     assert torch.zeros(2).shape == (2,)
     assert torch.zeros.__name__ == "zeros"
     assert not hasattr(torch.zeros, "__wrapped__")
+
+
+def test_other_threads() -> None:
+    """Modules run in other threads, and are exported there, while one is traced."""
+    modules = [SMALL["packed state"](), SMALL["cat h_n"](), SMALL["parametrized"]()]
+    served = nn.Sequential(SMALL["h_n[-1]"](), nn.Softmax(-1)).eval()
+    x = torch.randn(3, 7, I, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = served(x)
+    call = nn.Module.__call__
+    done = threading.Event()
+    wrong: list[object] = []
+
+    def serve() -> None:
+        try:
+            while not done.is_set():
+                with torch.no_grad():
+                    y = served(x)
+                if not (isinstance(y, torch.Tensor) and torch.equal(y, expected)):
+                    wrong.append(y)
+        except Exception as error:
+            wrong.append(error)
+
+    def export(module: nn.Module) -> None:
+        try:
+            for _ in range(10):
+                fastgru.from_torch(module)
+        except Exception as error:
+            wrong.append(error)
+
+    server = threading.Thread(target=serve)
+    exports = [threading.Thread(target=export, args=(module,)) for module in modules]
+    for thread in (server, *exports):
+        thread.start()
+    for thread in exports:
+        thread.join()
+    done.set()
+    server.join()
+    assert not wrong
+    assert nn.Module.__call__ is call
 
 
 def test_buffers_that_forward_changes() -> None:

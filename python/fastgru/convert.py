@@ -70,7 +70,10 @@ def _not_a_gru(module: Any) -> str:
         return message
     inside = gru_paths(module)
     if inside:
-        return f"{message}; it holds GRUs at {', '.join(inside)}: pass one of those"
+        paths = ", ".join(inside)
+        return (
+            f"{message}; it holds GRUs at {paths}: pass one of those, or it to fastgru.from_torch"
+        )
     return f"{message}; if it holds GRU weights use GRU.from_state_dict(module.state_dict())"
 
 

@@ -55,6 +55,8 @@ def eval_copy(module: Any) -> Any:
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     module = getattr(module, "_orig_mod", module)  # of torch.compile
+    if isinstance(module, torch.nn.DataParallel):
+        module = module.module
     tensors = [*module.parameters(), *module.buffers()]
     away = sorted({str(tensor.device) for tensor in tensors} - {"cpu"})
     if away:

@@ -79,7 +79,7 @@ def _trace(module: Any) -> tuple[Tensor, Facts]:
     """The value that forward returns, sound as a Model; UnsupportedLayerError."""
     import torch  # noqa: PLC0415
 
-    from fastgru.torch_chain.tracing import ChainTracer  # noqa: PLC0415
+    from fastgru.torch_chain.tracing import ONE_AT_A_TIME, ChainTracer  # noqa: PLC0415
 
     if isinstance(module, torch.jit.ScriptModule):
         raise UnsupportedLayerError(
@@ -96,11 +96,12 @@ def _trace(module: Any) -> tuple[Tensor, Facts]:
             "them"
         )
     rank = 2 if any(isinstance(part, torch.nn.Embedding) for part in module.modules()) else 3
-    tracer = ChainTracer(rank)
-    with quiet():
+    with ONE_AT_A_TIME, quiet():
+        tracer = ChainTracer(rank)
         tracer.run(module)
-        if tracer.facts.other_rank:
-            tracer = ChainTracer(2)
+        # an embedding may stand elsewhere, and one_hot is no module
+        if tracer.facts.other_rank or (rank == 2 and not tracer.facts.took_indices):
+            tracer = ChainTracer(5 - rank)
             tracer.run(module)
     problems = tracer.problems or list(_no_model(tracer.output, tracer.facts))
     if problems:

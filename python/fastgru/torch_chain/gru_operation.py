@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastgru import over_time
 from fastgru.convert import parts_of_torch_module
 from fastgru.gru import GRU
 from fastgru.spec import spec_from_tensors
+from fastgru.torch_chain.state_operations import states_of
 from fastgru.torch_chain.values import (
     BATCH,
     FEATURES,
-    ONE,
     TIME,
-    Axis,
     Facts,
     Packed,
     Refused,
     Size,
-    States,
     Step,
-    Tensor,
     Zeros,
     tensor_of,
 )
@@ -49,8 +45,7 @@ def gru(facts: Facts, module: Any, value: object, hx: object = None) -> tuple[ob
             if facts.role(axis) not in (None, role):
                 raise Refused(
                     f"batch_first={batch_first} takes {facts.text(axis)} for the {role} axis: this "
-                    "GRU gets its input as "
-                    f"{facts.axes_text(x.axes)}"
+                    f"GRU gets {facts.axes_text(x.axes)}"
                 )
             facts.require(axis, role)
         if x.padded or facts.packed:
@@ -77,15 +72,8 @@ def gru(facts: Facts, module: Any, value: object, hx: object = None) -> tuple[ob
     width = directions * spec.hidden_size
     output = x.then(step, (*x.axes[:2], FEATURES), width)
     last = x.then(step, (batch, FEATURES), width)
-    states: Tensor | States = States(last, spec.num_layers, directions)
-    if (spec.num_layers, directions) == (1, 1):
-        states = last_of(last, (ONE, batch, FEATURES))
+    states = states_of(last, spec.num_layers, directions)
     return Packed(output) if packed else output, states
-
-
-def last_of(x: Tensor, axes: tuple[Axis, ...], *, bidirectional: bool = False) -> Tensor:
-    """The state after each sequence's end, of a GRU's output."""
-    return x.then(Step(lambda _: over_time.Last(bidirectional=bidirectional)), axes)
 
 
 def _check_start(hx: object, expected: tuple[int | Size, ...]) -> None:

@@ -86,6 +86,7 @@ def indices(facts: Facts, value: object) -> Tensor:
     if not x.indices:
         facts.other_rank = True
         raise Refused("takes the input as indices")
+    facts.took_indices = True
     return x
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastgru.torch_chain.state_operations import moved, reshaped
 from fastgru.torch_chain.values import (
     FEATURES,
     ONE,
@@ -46,7 +47,7 @@ def to_float(facts: Facts, value: object) -> object:
 
 def to_integers(facts: Facts, value: object) -> object:
     if isinstance(value, Tensor) and not value.indices:
-        facts.other_rank = not value.chain
+        facts.other_rank |= not value.chain
         raise Refused("rounds to integers")
     return same(facts, value)
 
@@ -66,7 +67,9 @@ def to(facts: Facts, value: object, *args: object, **kwargs: object) -> object:
 # ---- axes move ----
 
 
-def transpose(facts: Facts, value: object, dim0: object, dim1: object) -> Tensor:
+def transpose(facts: Facts, value: object, dim0: object, dim1: object) -> Tensor | States:
+    if isinstance(value, States):
+        return moved(value, (1, 0, 2) if {dim0, dim1} == {0, 1} else ())
     x = tensor_of(value)
     a, b = position(dim0, x.axes), position(dim1, x.axes)
     axes = list(x.axes)
@@ -82,11 +85,13 @@ def transposed(facts: Facts, value: object) -> Tensor:
     return with_axes(x, x.axes[::-1])
 
 
-def permute(facts: Facts, value: object, *given: Any, dims: Any = ()) -> Tensor:
-    x = tensor_of(value)
+def permute(facts: Facts, value: object, *given: Any, dims: Any = ()) -> Tensor | States:
     dims = given or (dims,)
     if len(dims) == 1 and isinstance(dims[0], (tuple, list)):
         dims = tuple(dims[0])
+    if isinstance(value, States):
+        return moved(value, dims)
+    x = tensor_of(value)
     order = [position(dim, x.axes) for dim in dims]
     if sorted(order) != list(range(len(x.axes))):
         raise Refused(f"dims: expected each of {len(x.axes)} axes once, got {list(dims)}")
@@ -125,7 +130,11 @@ def unsqueeze(facts: Facts, value: object, dim: object) -> Tensor:
     return with_axes(x, (*x.axes[:at], ONE, *x.axes[at:]))
 
 
-def flatten(facts: Facts, value: object, start_dim: object = 0, end_dim: object = -1) -> Tensor:
+def flatten(
+    facts: Facts, value: object, start_dim: object = 0, end_dim: object = -1
+) -> Tensor | States:
+    if isinstance(value, States):
+        return reshaped(value, (-1, -1) if (start_dim, end_dim) in ((1, -1), (1, 2)) else ())
     x = tensor_of(value)
     first, last = position(start_dim, x.axes), position(end_dim, x.axes)
     return with_axes(
@@ -154,12 +163,16 @@ def _elementary(axes: tuple[Axis, ...]) -> list[int | str]:
     return parts
 
 
-def reshape(facts: Facts, value: object, *given: Any, shape: Any = (), size: Any = ()) -> Tensor:
+def reshape(
+    facts: Facts, value: object, *given: Any, shape: Any = (), size: Any = ()
+) -> Tensor | States:
     """Axes split and merged, where the new axes are the old ones or several of them in one."""
-    x = tensor_of(value)
     shape = given or (shape or size,)
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
+    if isinstance(value, States):
+        return reshaped(value, shape)
+    x = tensor_of(value)
     parts = _elementary(x.axes)
     rest = shape.index(-1) if -1 in shape else len(shape)
     front = _matched(facts, x, parts, shape[:rest])
@@ -181,7 +194,7 @@ def _matched(
             continue
         count = len(size.axes) if isinstance(size, Size) else 1
         taken = tuple(parts[-count:] if from_end else parts[:count])
-        fits = size == Size(taken) if isinstance(size, Size) else _has_size(facts, x, taken, size)
+        fits = size == Size(taken) or _has_size(facts, x, taken, size)
         if not fits:
             raise _no_reshape(facts, x)
         del parts[len(parts) - count if from_end else 0 : len(parts) if from_end else count]
@@ -190,10 +203,17 @@ def _matched(
 
 
 def _has_size(facts: Facts, x: Tensor, axes: tuple[int | str, ...], size: object) -> bool:
-    # of the input's own features nothing is known here: the check with numbers decides
-    return len(axes) == 1 and (
-        (axes[0] == FEATURES and size == x.size) or facts.role(axes[0]) == FEATURES != axes[0]
-    )
+    """Whether a number is that of features."""
+    if len(axes) == 1 and axes[0] == FEATURES and size == Size((2,)):
+        return True  # as many as x has: torch's view fails where they are not, and so the check
+    if len(axes) != 1 or not isinstance(size, int):
+        return False
+    if axes[0] == FEATURES:
+        return size == x.size
+    # a number can be no other axis of the input; how many there are the check finds out
+    if not x.indices and axes[0] == 2:
+        facts.require(2, FEATURES)
+    return facts.role(axes[0]) == FEATURES
 
 
 def _no_reshape(facts: Facts, x: Tensor) -> Refused:

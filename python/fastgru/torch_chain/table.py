@@ -15,6 +15,7 @@ from fastgru.torch_chain import layer_operations as layer
 from fastgru.torch_chain import part_operations as part
 from fastgru.torch_chain import shape_operations as shape
 from fastgru.torch_chain import size_operations as size
+from fastgru.torch_chain import state_operations as states
 from fastgru.torch_chain.gru_operation import gru
 from fastgru.torch_chain.values import Constant, Facts, tensor_of
 
@@ -50,10 +51,11 @@ OPERATIONS: dict[str, Operation] = {
     "view": shape.reshape,
     "select": part.select,
     "getitem": part.getitem,
-    "cat": part.cat,
-    "concat": part.cat,
-    "concatenate": part.cat,
-    "hstack": part.hstack,
+    "cat": states.cat,
+    "concat": states.cat,
+    "concatenate": states.cat,
+    "hstack": states.hstack,
+    "unbind": states.unbind,
     "size": size.size,
     "dim": size.dim,
     "getattr": size.attribute,
@@ -62,6 +64,7 @@ OPERATIONS: dict[str, Operation] = {
     "pack_padded_sequence": size.pack,
     "pad_packed_sequence": size.unpack,
     "to": shape.to,
+    "type": shape.to,
     "float": shape.to_float,
     "long": shape.to_integers,
     "int": shape.to_integers,
@@ -115,7 +118,9 @@ MODULES: dict[str, Operation] = {
         facts, x, module.output_size, module.return_indices
     ),
     "Flatten": lambda facts, module, x: shape.flatten(facts, x, module.start_dim, module.end_dim),
-} | dict.fromkeys(("Dropout", "Dropout1d", "AlphaDropout", "Identity"), _identity)  # fmt: skip
+}
+_NOTHING = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+MODULES |= dict.fromkeys((*_NOTHING, "Identity"), _identity)
 
 
 @functools.cache

@@ -10,12 +10,14 @@ import inspect
 import linecache
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, ModuleType
 from typing import Any
 
 import torch
 from torch.fx import Node, Proxy, Tracer
+from torch.fx.proxy import Attribute
 
 from fastgru.torch_chain.table import (
     IN_PLACE,
@@ -31,21 +33,41 @@ from fastgru.torch_chain.values import (
     Facts,
     Lengths,
     Refused,
+    States,
     Tensor,
     Zeros,
 )
 
 _BAD = object()  # the value of an operation that has been refused, or of one that takes it
+# to be held around a ChainTracer: torch.fx puts functions of its own in the place of torch's while
+# it traces, and puts back what it has found
+ONE_AT_A_TIME = threading.RLock()
 _OURS = os.path.dirname(__file__) + os.sep
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
-class _Known(Proxy):
-    """A stand-in that knows how long it is where it stands for a tuple."""
+class _Long:
+    """What a stand-in has beside torch.fx's: its length, where it stands for several values."""
 
     def __len__(self) -> int:
-        value = self.tracer.values.get(self.node)  # type: ignore[attr-defined]  # a ChainTracer
-        return len(value) if isinstance(value, tuple) else super().__len__()
+        known: Any = self
+        count = _count(known.tracer.values.get(known.node))
+        return super().__len__() if count is None else count  # type: ignore[misc]
+
+
+class _Known(_Long, Proxy):
+    def __getattr__(self, k: str) -> Attribute:
+        return _KnownAttribute(self, k)
+
+
+class _KnownAttribute(_Long, Attribute):
+    """x.shape, before it is used."""
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, States) and value.form == "stacked":
+        return value.num_layers * value.directions
+    return len(value) if isinstance(value, tuple) else None
 
 
 class ChainTracer(Tracer):
@@ -68,6 +90,7 @@ class ChainTracer(Tracer):
         self.values: dict[Node, object] = {}
         self.problems: list[str] = []
         self.output: object = _BAD
+        self._thread = threading.get_ident()
         self._looking = False  # at the module's attributes ourselves, which is no part of forward
         self._changed: list[tuple[Node, Node]] = []  # (an operation in place, what it changes)
 
@@ -114,10 +137,8 @@ class ChainTracer(Tracer):
         return _Known(node, self)
 
     def iter(self, obj: Any) -> Iterator[Proxy]:
-        value = self.values.get(obj.node)
-        if isinstance(value, tuple):
-            return (obj[index] for index in range(len(value)))
-        return super().iter(obj)
+        count = _count(self.values.get(obj.node))
+        return super().iter(obj) if count is None else (obj[index] for index in range(count))
 
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         node = super().create_node(*args, **kwargs)
@@ -132,12 +153,12 @@ class ChainTracer(Tracer):
         return node
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
-        if self._looking:
+        if self._is_not_forward():
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def call_module(self, m: Any, forward: Any, args: Any, kwargs: Any) -> Any:
-        if self._looking:  # at a parameter that a parametrization computes
+        if self._is_not_forward():
             return forward(*args, **kwargs)
         paths = self.submodule_paths
         if paths is not None and m not in paths and next(m.parameters(), None) is None:
@@ -145,6 +166,10 @@ class ChainTracer(Tracer):
             paths[m] = self.get_fresh_qualname("_made_in_forward")
             self.root.add_module(paths[m], m.eval())
         return super().call_module(m, forward, args, kwargs)
+
+    def _is_not_forward(self) -> bool:
+        """Other threads may run modules; ourselves at parameters, which may be computed."""
+        return self._looking or threading.get_ident() != self._thread
 
     # ---- what an operation gives ----
 

@@ -58,11 +58,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class States:
-    """h_n (L*D, B, H) of a GRU with several layers or directions. `last`: (B, H), no Last yet."""
+    """h_n of a GRU with several layers or directions. `last`: (B, H), no Last yet.
+
+    `form`: "stacked" (L*D, B, H), "layers" (L, D, B, H), "rows" (B, D, H).
+    """
 
     last: Tensor
     num_layers: int
     directions: int
+    form: str = "stacked"
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ class Facts:
     roles: dict[int, str] = field(default_factory=dict)
     packed: bool | None = None  # whether GRUs take PackedSequences, when the first has been seen
     has_lengths: bool = False  # forward has a second input
-    other_rank: bool = False  # an embedding has been seen where rank was thought to be 3
+    took_indices: bool = False  # an embedding or a one_hot of the input has been seen
+    other_rank: bool = False  # so has one where rank was thought to be 3
 
     def role(self, axis: Axis) -> str | None:
         """What an axis is, None where nothing has told."""
@@ -165,13 +170,13 @@ class Facts:
 
     def axes_text(self, axes: tuple[Axis, ...]) -> str:
         """`(batch, time, features)`."""
-        names = (
-            "*".join(str(self.role(part)) for part in axis)
-            if isinstance(axis, tuple)
-            else self.role(axis) or f"axis {axis} of x"
-            for axis in axes
-        )
-        return f"({', '.join(names)})"
+
+        def name(axis: Axis) -> str:
+            if isinstance(axis, tuple):
+                return "*".join(map(name, axis))
+            return self.role(axis) or f"axis {axis} of x"
+
+        return f"({', '.join(map(name, axes))})"
 
 
 def tensor_of(value: object) -> Tensor:
