@@ -196,6 +196,11 @@ def packed(enforce_sorted: bool, batch_first: bool, ending: str) -> Callable[[],
             x, lengths.cpu(), batch_first=batch_first, enforce_sorted=enforce_sorted
         )
         output, h_n = net.gru(x)
+        if ending == "twice":
+            y, lengths = pad_packed_sequence(output, batch_first=batch_first)
+            y = net.norm(y).tanh()
+            again: Any = pack_padded_sequence(y, lengths, batch_first, enforce_sorted)
+            return net.second(again)[1][-1]
         if ending == "state":
             return net.head(torch.cat((h_n[-2, :, :], h_n[-1, :, :]), dim=1))
         y, lengths = pad_packed_sequence(output, batch_first=batch_first)
@@ -313,6 +318,7 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
     "data parallel": lambda: nn.DataParallel(Net(head_first)),
     "packed": packed(False, True, "output"),
     "packed, sorted, time first": packed(True, False, "output"),
+    "packed twice": packed(False, True, "twice"),
     "packed state": packed(False, True, "state"),
 }
 

@@ -219,7 +219,7 @@ def test_the_module_stays_as_it_is(mode: str) -> None:
     assert all(p.requires_grad and p.grad is None for p in module.parameters())
     assert [sorted(vars(part)) for part in module.modules()] == names
     after = module.state_dict()
-    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert all(same_tensors(after[name], tensor) for name, tensor in before.items())
     assert torch.zeros(2).shape == (2,)
     assert torch.zeros.__name__ == "zeros"
     assert not hasattr(torch.zeros, "__wrapped__")
@@ -346,6 +346,24 @@ def test_max_error_is_an_error() -> None:
         fastgru.max_error(model, model)
 
 
+def test_rounding_is_no_other_function() -> None:
+    """Where the module itself is far from exact, it exports; max_error says how far they are."""
+    module: Any = SMALL["norm"]()
+    module.head = nn.Sequential(nn.Linear(H, H), nn.LayerNorm(H, eps=1e-12))
+    with torch.no_grad():
+        module.head[0].weight *= 1e-4
+        module.head[0].bias[:] = 100
+    before = copy.deepcopy(module.state_dict())
+    model = fastgru.from_torch(module)
+    assert fastgru.max_error(module, model) > 1e-4
+    after = module.state_dict()
+    assert all(same_tensors(after[name], tensor) for name, tensor in before.items())
+
+
+def same_tensors(a: Any, b: Any) -> bool:
+    return bool(a.dtype == b.dtype and torch.equal(a, b))
+
+
 # ---- any chain ----
 
 Part = tuple[str, Any]
@@ -388,7 +406,7 @@ class Chain(nn.Module):
                 size = O
             else:
                 modules: dict[str, Callable[[], nn.Module]] = {
-                    "norm": lambda size=size: nn.LayerNorm(size),  # type: ignore[misc]
+                    "norm": lambda size=size: nn.LayerNorm(size, eps=1e-2),  # type: ignore[misc]
                     "relu": nn.ReLU,
                     "tanh": nn.Tanh,
                     "sigmoid": nn.Sigmoid,
@@ -430,9 +448,12 @@ def test_any_chain(
     x = example_input(model, steps, batch)
     with torch.no_grad():
         theirs: Array = module.eval()(torch.from_numpy(x)).numpy()
+        exact = module.double()(torch.from_numpy(x if chain[1] else x.astype(np.float64))).numpy()
     y = model(x)
     assert y.shape == theirs.shape
-    assert np.abs(y - theirs).max(initial=0) <= MOST
+    # norms of almost equal numbers make large errors of small ones, torch's too
+    most = max(MOST, 4 * np.abs(theirs - exact).max(initial=0))
+    assert np.abs(y - theirs).max(initial=0) <= most
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.safetensors"
         model.save(path)

@@ -5,8 +5,10 @@ Never a Model that gives something else than the module: promise 4 for whole mod
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -232,7 +234,7 @@ def dropout_that_stays(net: Any, x: Any) -> Any:
 @refuses("call_function torch.relu_ in node", "changes in place what is used elsewhere")
 def changed_in_place(net: Any, x: Any) -> Any:
     y, _ = net.gru(x)
-    torch.relu_(y)
+    torch.relu_(y)  # here
     return net.head(y)
 
 
@@ -391,6 +393,23 @@ class _Outer(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return self.encoder.act(x)
+
+
+def test_the_users_line() -> None:
+    """Not that of a library that forward calls, nor torch's."""
+
+    def function(net: Any, x: Any) -> Any:
+        return functools.reduce(lambda y, part: y + part, [x, x])
+
+    with pytest.raises(fastgru.UnsupportedLayerError, match=r"add'.*refusals\.py:\d+: .*reduce"):
+        fastgru.from_torch(net_of(function, {}))
+
+    def deeper(net: Any, x: Any) -> Any:
+        return statistics.mean(net.gru(x)[0])
+
+    message = r"while forward is traced, .*refusals\.py:\d+: \"return statistics"
+    with pytest.raises(fastgru.UnsupportedLayerError, match=message):
+        fastgru.from_torch(net_of(deeper, {}))
 
 
 # ---- lengths ----

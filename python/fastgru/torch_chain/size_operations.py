@@ -7,6 +7,7 @@ with values of the chain.
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from typing import Any
 
 from fastgru.torch_chain.shape_operations import same, transpose, transposed
@@ -124,12 +125,12 @@ def pack(
             "with the call, model(x, lengths=lengths)"
         )
     x = tensor_of(value)
-    if len(x.axes) != 3 or x.padded:
+    if len(x.axes) != 3:
         raise Refused(f"expected a batch of sequences, got {facts.axes_text(x.axes)}")
     for axis, role in zip(x.axes, (BATCH, TIME) if batch_first else (TIME, BATCH), strict=False):
         facts.require(axis, role)
     facts.require(x.axes[2], FEATURES)
-    return Packed(x)
+    return Packed(replace(x, padded=False))
 
 
 def unpack(

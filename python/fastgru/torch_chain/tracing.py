@@ -10,6 +10,7 @@ import inspect
 import linecache
 import os
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, ModuleType
@@ -43,6 +44,9 @@ _BAD = object()  # the value of an operation that has been refused, or of one th
 # it traces, and puts back what it has found
 ONE_AT_A_TIME = threading.RLock()
 _OURS = os.path.dirname(__file__) + os.sep
+_LIBRARIES = tuple(
+    sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
@@ -55,12 +59,12 @@ class _Long:
         return super().__len__() if count is None else count  # type: ignore[misc]
 
 
-class _Known(_Long, Proxy):
+class StandIn(_Long, Proxy):
     def __getattr__(self, k: str) -> Attribute:
-        return _KnownAttribute(self, k)
+        return StandInAttribute(self, k)
 
 
-class _KnownAttribute(_Long, Attribute):
+class StandInAttribute(_Long, Attribute):
     """x.shape, before it is used."""
 
 
@@ -92,18 +96,26 @@ class ChainTracer(Tracer):
         self.output: object = _BAD
         self._thread = threading.get_ident()
         self._looking = False  # at the module's attributes ourselves, which is no part of forward
-        self._changed: list[tuple[Node, Node]] = []  # (an operation in place, what it changes)
+        self._changed: list[tuple[str, Node]] = []  # (an operation in place, what it changes)
 
     def run(self, module: Any) -> None:
         """Traces `module`; `problems` has a line for each thing that a Model cannot do."""
+        names = required_inputs(module)
+        if not 1 <= len(names) <= 2:
+            self.problems.append(
+                f"forward requires {len(names)} inputs ({', '.join(names)}): a Model takes x, and "
+                "lengths="
+            )
+            return
+        self.facts.has_lengths = len(names) == 2
         try:
             self.trace(module)
         except Exception as error:
             self.problems.append(_cannot_trace(error))
             return
-        for node, changed in self._changed:
+        for operation, changed in self._changed:
             if len(changed.users) > 1:
-                self._report(node, "changes in place what is used elsewhere too")
+                self.problems.append(f"{operation}: changes in place what is used elsewhere too")
         if self.facts.has_lengths and not self.facts.packed and not self.problems:
             self.problems.append(
                 "forward takes a second input that no pack_padded_sequence uses: a Model takes x, "
@@ -117,12 +129,6 @@ class ChainTracer(Tracer):
     ) -> tuple[Any, list[Any]]:
         """One input, and one of lengths where forward requires it; defaults stay what they are."""
         names = required_inputs(self.root)
-        if not 1 <= len(names) <= 2:
-            raise TypeError(
-                f"forward requires {len(names)} inputs ({', '.join(names)}): a Model takes x, and "
-                "lengths="
-            )
-        self.facts.has_lengths = len(names) == 2
         proxies = [self.create_proxy("placeholder", name, (), {}) for name in names]
         return root_fn, [self.root, *proxies]
 
@@ -134,7 +140,7 @@ class ChainTracer(Tracer):
         return value if isinstance(value, bool) else super().to_bool(obj)
 
     def proxy(self, node: Node) -> Proxy:
-        return _Known(node, self)
+        return StandIn(node, self)
 
     def iter(self, obj: Any) -> Iterator[Proxy]:
         count = _count(self.values.get(obj.node))
@@ -147,7 +153,7 @@ class ChainTracer(Tracer):
             self.values[node] = self._value(node)
         except Refused as reason:
             self.values[node] = _BAD
-            self._report(node, str(reason))
+            self.problems.append(f"{self._described(node)}: {reason}")
         finally:
             self._looking = False
         return node
@@ -196,7 +202,7 @@ class ChainTracer(Tracer):
             return self._module(node, args, kwargs)
         name = name_of(node.target)
         if (name in IN_PLACE or kwargs.get("inplace")) and node.all_input_nodes:
-            self._changed.append((node, node.all_input_nodes[0]))
+            self._changed.append((self._described(node), node.all_input_nodes[0]))
         operation = OPERATIONS.get(name.removesuffix("_") if name in IN_PLACE else name or "")
         if operation is None:
             raise Refused("no layer of fastgru does this")
@@ -215,7 +221,7 @@ class ChainTracer(Tracer):
                 "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove, or remove them"
             )
         if getattr(module, "inplace", False):
-            self._changed.append((node, node.all_input_nodes[0]))
+            self._changed.append((self._described(node), node.all_input_nodes[0]))
         return _called(MODULES[kind], self.facts, module, *args, **kwargs)
 
     def _attribute(self, path: str) -> Any:
@@ -240,8 +246,9 @@ class ChainTracer(Tracer):
 
     # ---- what is reported ----
 
-    def _report(self, node: Node, reason: str) -> None:
-        self.problems.append(f"{_named(node, self)}{_in(node)}{_place(_frames())}: {reason}")
+    def _described(self, node: Node) -> str:
+        """An operation, while it is recorded: what it is, and where."""
+        return f"{_named(node, self)}{_in(node)}{_place(_frames())}"
 
 
 def required_inputs(module: Any) -> list[str]:
@@ -303,12 +310,14 @@ def _frames() -> Iterator[tuple[str, int]]:
 
 def _place(frames: Iterable[tuple[str, int]]) -> str:
     """`, model.py:12: "y = x * 2"`; nothing where no line of the user's has been run."""
-    for file, line in frames:
-        if not file.startswith((_OURS, _TORCH)):
-            text = linecache.getline(file, line).strip()
-            text = f"{text[:77]}..." if len(text) > 80 else text
-            return f', {file}:{line}: "{text}"' if text else f", {file}:{line}"
-    return ""
+    there = [(file, line) for file, line in frames if not file.startswith((_OURS, _TORCH))]
+    if not there:
+        return ""
+    # the user's own, rather than that of a library that is called there
+    file, line = next((at for at in there if not at[0].startswith(_LIBRARIES)), there[0])
+    text = linecache.getline(file, line).strip()
+    text = f"{text[:77]}..." if len(text) > 80 else text
+    return f', {file}:{line}: "{text}"' if text else f", {file}:{line}"
 
 
 def _cannot_trace(error: Exception) -> str:
