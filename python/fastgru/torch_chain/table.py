@@ -16,7 +16,7 @@ from fastgru.torch_chain import part_operations as part
 from fastgru.torch_chain import shape_operations as shape
 from fastgru.torch_chain import size_operations as size
 from fastgru.torch_chain import state_operations as states
-from fastgru.torch_chain.gru_operation import gru
+from fastgru.torch_chain.gru_operations import gru
 from fastgru.torch_chain.values import Constant, Facts, tensor_of
 
 Operation = Callable[..., object]

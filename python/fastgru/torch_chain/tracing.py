@@ -7,19 +7,17 @@ source. Refuses control flow that depends on data.
 from __future__ import annotations
 
 import inspect
-import linecache
-import os
 import sys
-import sysconfig
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from types import FrameType, ModuleType
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch.fx import Node, Proxy, Tracer
 from torch.fx.proxy import Attribute
 
+from fastgru.torch_chain.places import cannot_trace, frames_within, place
 from fastgru.torch_chain.table import (
     IN_PLACE,
     MODULES,
@@ -43,11 +41,6 @@ _BAD = object()  # the value of an operation that has been refused, or of one th
 # to be held around a ChainTracer: torch.fx puts functions of its own in the place of torch's while
 # it traces, and puts back what it has found
 ONE_AT_A_TIME = threading.RLock()
-_OURS = os.path.dirname(__file__) + os.sep
-_LIBRARIES = tuple(
-    sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
-_TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
 class _Long:
@@ -111,7 +104,7 @@ class ChainTracer(Tracer):
         try:
             self.trace(module)
         except Exception as error:
-            self.problems.append(_cannot_trace(error))
+            self.problems.append(cannot_trace(error))
             return
         for operation, changed in self._changed:
             if len(changed.users) > 1:
@@ -248,7 +241,7 @@ class ChainTracer(Tracer):
 
     def _described(self, node: Node) -> str:
         """An operation, while it is recorded: what it is, and where."""
-        return f"{_named(node, self)}{_in(node)}{_place(_frames())}"
+        return f"{_named(node, self)}{_in(node)}{place(frames_within(ChainTracer.run.__code__))}"
 
 
 def required_inputs(module: Any) -> list[str]:
@@ -295,40 +288,3 @@ def _in(node: Node) -> str:
     stack = node.meta.get("nn_module_stack")
     path = next(reversed(stack.values()))[0] if stack else ""
     return f" of {path}" if path else ""
-
-
-# ---- the user's line ----
-
-
-def _frames() -> Iterator[tuple[str, int]]:
-    """Files and lines that are being run, innermost first, out to the call of forward."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not ChainTracer.run.__code__:
-        yield frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back
-
-
-def _place(frames: Iterable[tuple[str, int]]) -> str:
-    """`, model.py:12: "y = x * 2"`; nothing where no line of the user's has been run."""
-    there = [(file, line) for file, line in frames if not file.startswith((_OURS, _TORCH))]
-    if not there:
-        return ""
-    # the user's own, rather than that of a library that is called there
-    file, line = next((at for at in there if not at[0].startswith(_LIBRARIES)), there[0])
-    text = linecache.getline(file, line).strip()
-    text = f"{text[:77]}..." if len(text) > 80 else text
-    return f', {file}:{line}: "{text}"' if text else f", {file}:{line}"
-
-
-def _cannot_trace(error: Exception) -> str:
-    """What forward did that torch.fx cannot follow."""
-    frames, trace = [], error.__traceback__
-    while trace is not None:
-        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
-        trace = trace.tb_next
-    inside = frames[next((n for n, (file, _) in enumerate(frames) if file.startswith(_OURS)), 0) :]
-    told = str(error).split(". ")[0].strip() or type(error).__name__
-    return (
-        f"{type(error).__name__} while forward is traced{_place(reversed(inside))}: {told}; "
-        "forward runs with a stand-in for x, and cannot depend on its numbers or sizes (if, for)"
-    )
