@@ -48,6 +48,7 @@ from fastgru.trace import Trace
 
 if TYPE_CHECKING:
     from fastgru import aio as aio
+    from fastgru import torch as torch
 
 __all__ = [
     "GRU",
@@ -92,9 +93,9 @@ __all__ = [
 if not TYPE_CHECKING:  # which would take any name for there
 
     def __getattr__(name):
-        """`fastgru.aio` when it is first used: asyncio takes as long to import as fastgru."""
-        if name != "aio":
+        """`fastgru.aio` and `fastgru.torch` when first used: they import asyncio and torch."""
+        if name not in {"aio", "torch"}:
             raise AttributeError(f"module 'fastgru' has no attribute {name!r}")
         import importlib  # noqa: PLC0415
 
-        return importlib.import_module("fastgru.aio")
+        return importlib.import_module(f"fastgru.{name}")

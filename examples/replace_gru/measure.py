@@ -1,0 +1,132 @@
+"""Compares two PyTorch models with themselves after `fastgru.torch.replace_gru`, and times both.
+
+Weights are random, of a fixed seed: they decide neither times nor whether results agree. Both
+take the same input in turns, so that whatever else the machine does meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from convolutional import Enhancer, Tagger
+from torch import Tensor, nn
+
+import fastgru
+
+
+@dataclass
+class Case:
+    """A model as it is and replaced, an input of it, and what was found."""
+
+    name: str
+    what: str
+    plain: nn.Module
+    fast: nn.Module
+    arguments: tuple[Tensor, ...]
+    difference: float = 0
+    plain_times: list[float] = field(default_factory=list)
+    gru_times: list[float] = field(default_factory=list)
+    fast_times: list[float] = field(default_factory=list)
+
+    def compare(self) -> None:
+        """Largest difference of any output, of numbers near 1; also warms up."""
+        plain, fast = self.plain(*self.arguments), self.fast(*self.arguments)
+        self.difference = float((plain - fast).abs().max())
+
+    def run(self) -> None:
+        """One round."""
+        self.plain_times.append(seconds(self.plain, self.arguments))
+        self.fast_times.append(seconds(self.fast, self.arguments))
+        self.gru_times.append(seconds_in_gru(self.plain, self.arguments))
+
+    def row(self) -> str:
+        """Of the table."""
+        plain, fast = statistics.median(self.plain_times), statistics.median(self.fast_times)
+        pairs = zip(self.plain_times, self.fast_times, strict=True)
+        ratios = sorted(p / f for p, f in pairs)
+        low, high = ratios[len(ratios) // 4], ratios[len(ratios) * 3 // 4]
+        return (
+            f"| {self.name}: {self.what} | {1e3 * plain:.3g} | "
+            f"{statistics.median(self.gru_times) / plain:.0%} | {1e3 * fast:.3g} | "
+            f"{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f}) | {self.difference:.1g} |"
+        )
+
+
+def seconds(call: Callable[..., object], arguments: tuple[Tensor, ...]) -> float:
+    """Of one call."""
+    start = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - start
+
+
+def seconds_in_gru(model: nn.Module, arguments: tuple[Tensor, ...]) -> float:
+    """The part of one call that its GRUs take."""
+    starts: list[float] = []
+    spent: list[float] = []
+    hooks = []
+    for part in model.modules():
+        if isinstance(part, nn.GRU):
+            hooks += [
+                part.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())),
+                part.register_forward_hook(
+                    lambda *_: spent.append(time.perf_counter() - starts[-1])
+                ),
+            ]
+    model(*arguments)
+    for hook in hooks:
+        hook.remove()
+    return sum(spent)
+
+
+def cases(precision: str) -> list[Case]:
+    """Both models, with inputs as a service and a batch job have them."""
+    torch.manual_seed(0)
+    enhancer, tagger = Enhancer().eval(), Tagger().eval()
+    found: list[tuple[str, str, nn.Module, tuple[Tensor, ...]]] = []
+    for what, batch, length in (("0.1 s", 1, 0.1), ("1 s", 1, 1), ("8 x 4 s", 8, 4)):
+        audio = torch.randn(batch, int(16_000 * length))
+        found.append(("enhancer", what, enhancer, (audio,)))
+    for what, batch in (("1 sentence", 1), ("32 sentences", 32)):
+        lengths = torch.randint(5, 41, (batch,)) if batch > 1 else torch.tensor([25])
+        tokens = torch.randint(10_000, (batch, int(lengths.max())))
+        found.append(("tagger", what, tagger, (tokens, lengths)))
+    models: tuple[nn.Module, ...] = (enhancer, tagger)
+    fast = {
+        model: fastgru.torch.replace_gru(copy.deepcopy(model), precision=precision)
+        for model in models
+    }
+    return [Case(name, what, model, fast[model], x) for name, what, model, x in found]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Two PyTorch models with fastgru's GRUs.")
+    parser.add_argument("--rounds", type=int, default=51, help="default %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="of both (default %(default)s)")
+    parser.add_argument("--precision", default="float32", help="of fastgru's weights")
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)  # fastgru's GRUs keep to it
+    with torch.inference_mode():
+        entries = cases(args.precision)
+        for entry in entries:
+            entry.compare()
+        for _ in range(args.rounds):
+            for entry in entries:
+                entry.run()
+    print("| model: input | PyTorch, ms | its GRU | replaced, ms | times | difference |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for entry in entries:
+        print(entry.row())
+    cpu = fastgru.cpu_info()
+    print(f"\n{cpu.cpu}, {cpu.isa}; torch {torch.__version__}, {args.threads} threads")
+
+
+if __name__ == "__main__":
+    main()

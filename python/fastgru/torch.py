@@ -1,0 +1,300 @@
+"""`replace_gru`: the GRUs of an eager PyTorch model run on fastgru, everything else stays.
+
+A replaced module remains the object that it is, with its parameters, buffers and hooks; only its
+class changes, as torch.nn.utils.parametrize does it too. So checkpoints, references from elsewhere
+and attributes that a model's code reads (hidden_size, batch_first) stay what they were, and undoing
+is exact. Refuses to train, to cut an autograd graph silently, and to run on anything but a CPU or
+in other dtypes than float32. `import fastgru` leaves this module out: it imports torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence
+
+from fastgru import _core
+from fastgru.arrays import Float32Array, as_float32, as_state
+from fastgru.errors import ShapeError, UnsupportedLayerError
+from fastgru.options import check_options, positive
+from fastgru.packed import run_packed
+from fastgru.spec import report
+from fastgru.torch_weights import PackedWeights, pack_weights, problems_of, see_weights
+
+__all__ = ["replace_gru"]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+_AUTOCAST = (torch.bfloat16, torch.float16)  # what the layer before gives in an autocast region
+
+
+def replace_gru(
+    module: Module, *, precision: str = "float32", num_threads: int | None = None
+) -> Module:
+    """Turns every nn.GRU and nn.GRUCell in `module` into a fastgru one, in place; returns `module`.
+
+    They keep their weights, names and hooks and take what they took: tensors (dense, float32, on
+    the CPU) or a PackedSequence, batched or not, with or without hx; they give tensors. A second
+    call undoes it: if anything in `module` is replaced, all of it becomes what it was, and the
+    options do not matter. `precision`: of the weights, as in `GRU.to`; their packed copy is made
+    now. `num_threads`: the most that a call may use; None: what both torch.get_num_threads() and
+    fastgru.get_num_threads() allow.
+
+    A replaced GRU raises RuntimeError in training mode, under autograd (grad mode is on, and input,
+    hx or a weight requires grad) and while torch.export or torch.jit.trace look on; torch.compile
+    breaks its graph there, as it does at every nn.GRU. TypeError for tensors elsewhere or of
+    another dtype; in a CPU autocast region bfloat16 and float16 are widened, and results rounded to
+    what PyTorch's would have. Changed weights (load_state_dict, an optimizer, `.data`) are packed
+    again by the next call.
+
+    state_dict() has the same keys; deepcopy copies a replaced model; pickle and torch.save write
+    the PyTorch model that it was, which loads without fastgru and can be replaced again. A
+    subclass's own forward stays and gets fastgru's results from super().forward().
+
+    Raises ValueError if there is no GRU, and UnsupportedLayerError listing every one whose weights
+    are not its own float32 parameters in CPU memory (weight_norm, prune and parametrizations
+    compute them) or whose instance has a forward: then nothing is replaced.
+
+    >>> import torch, fastgru
+    >>> class Tagger(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.conv = torch.nn.Conv1d(8, 16, 3, padding=1)
+    ...         self.gru = torch.nn.GRU(16, 32, batch_first=True, bidirectional=True)
+    ...     def forward(self, x):
+    ...         return self.gru(self.conv(x).transpose(1, 2))[0]
+    >>> model = fastgru.torch.replace_gru(Tagger().eval())
+    >>> with torch.inference_mode():
+    ...     model(torch.ones(2, 8, 50)).shape
+    torch.Size([2, 50, 64])
+    >>> type(fastgru.torch.replace_gru(model).gru)
+    <class 'torch.nn.modules.rnn.GRU'>
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+    check_options(precision=precision)
+    threads = None if num_threads is None else positive("num_threads", num_threads)
+    # What is there twice stands under its first name.
+    parts: dict[str, nn.Module] = dict(module.named_modules())
+    kinds = (nn.GRU, nn.GRUCell)
+    found: dict[str, Any] = {path: part for path, part in parts.items() if isinstance(part, kinds)}
+    plain: Any
+    replaced = [part for part in found.values() if isinstance(part, _Replaced)]
+    for part in replaced:
+        plain = part._plain
+        del part._fastgru
+        part.__class__ = plain
+    if replaced:
+        return module
+
+    if not found:
+        raise ValueError(
+            f"{type(module).__name__}: found no torch.nn.GRU or GRUCell among its modules "
+            "(TorchScript and quantized ones are other classes)"
+        )
+    problems = [
+        f"{path or type(part).__name__}: {problem}"
+        for path, part in found.items()
+        for problem in problems_of(part)
+    ]
+    if problems:
+        raise UnsupportedLayerError(report("replace_gru", problems))
+    # All of them before anything changes: int8 refuses weights that are not finite.
+    packed = [pack_weights(part, precision, threads) for part in found.values()]
+    for part, weights in zip(found.values(), packed, strict=True):
+        plain = type(part)
+        part.__class__ = _replaced_class(plain)
+        part._fastgru = weights
+    return module
+
+
+_DISABLED: dict[Callable[..., Any], Callable[..., Any]] = {}  # of functions of this file
+
+
+class _Replaced(nn.Module):
+    """What the two kinds of replaced modules share."""
+
+    _plain: type[nn.Module]  # the class that it was
+    _fastgru: PackedWeights
+
+    def _current(self, x: Any, hx: Any) -> tuple[_core.Model, int]:
+        """The packed weights, and the threads of a call with these tensors."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"input: expected a torch.Tensor, got {type(x).__name__}")
+        if not (hx is None or isinstance(hx, Tensor)):
+            raise TypeError(f"hx: expected a torch.Tensor or None, got {type(hx).__name__}")
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+            raise RuntimeError(
+                f"{self._told()} cannot be exported or traced; undo it first with a second "
+                "fastgru.torch.replace_gru(model)"
+            )
+        if self.training:
+            raise RuntimeError(
+                f"{self._told()} only runs in eval mode: call the model's .eval(); to train it, "
+                "undo it with a second fastgru.torch.replace_gru(model)"
+            )
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            self._refuse_gradients(x, hx)
+        packed = self._fastgru
+        if not packed.is_current(self._parameters):
+            problems = list(problems_of(self))
+            if problems:
+                raise UnsupportedLayerError(report(self._told(), problems))
+            packed = pack_weights(self, packed.gru.precision, packed.gru.num_threads)
+            self._fastgru = packed
+        gru = packed.gru
+        threads = gru.num_threads or torch.get_num_threads()
+        if threads > 1 and not gru.num_threads:
+            threads = min(threads, _core.get_num_threads())
+        return gru._model, threads
+
+    def _refuse_gradients(self, *inputs: Tensor | None) -> None:
+        for what, tensors in (("input", inputs), ("weights", self._parameters.values())):
+            if any(tensor is not None and _has_gradient(tensor) for tensor in tensors):
+                raise RuntimeError(
+                    f"{self._told()} has no gradients, and its {what} would need one: call the "
+                    "model in torch.inference_mode() or torch.no_grad(), or undo it with a second "
+                    "fastgru.torch.replace_gru(model)"
+                )
+
+    def _told(self) -> str:
+        return f"a {self._plain.__name__} replaced by fastgru"
+
+    def extra_repr(self) -> str:
+        gru = self._fastgru.gru
+        return f"{super().extra_repr()}, fastgru: {gru.precision}, {gru.isa}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As what it was: files and other processes get a module that needs no fastgru."""
+        state = dict(self.__getstate__())  # type: ignore[no-untyped-call]
+        del state["_fastgru"]
+        # What protocols 0 and 1 use for every object; later ones' would insist on type(self).
+        return copyreg._reconstructor, (self._plain, object, None), state  # type: ignore[attr-defined]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        make, arguments, state = self.__reduce__()
+        other = make(*arguments)
+        memo[id(self)] = other
+        other.__setstate__(copy.deepcopy(state, memo))
+        packed = self._fastgru
+        same = packed.is_current(self._parameters)  # else the copy packs its own when it is called
+        other._fastgru = replace(packed, seen=see_weights(other) if same else ())
+        other.__class__ = type(self)
+        return other
+
+
+class FastGRU(_Replaced, nn.GRU):
+    """A torch.nn.GRU that runs on fastgru; made by `replace_gru` alone."""
+
+    _plain = nn.GRU
+
+    def forward(self, input: Any, hx: Tensor | None = None) -> Any:  # noqa: A002
+        """As torch.nn.GRU's: output and h_n."""
+        return _outside_compiler(FastGRU._run)(self, input, hx)
+
+    def _run(self, x: Any, hx: Tensor | None) -> Any:
+        if isinstance(x, PackedSequence):
+            model, threads = self._current(x.data, hx)
+            data, dtype = _read("input.data", x.data), _dtype(x.data, hx)
+            packed, h_n = run_packed(
+                lambda x, h_0, lengths: model.run(x, h_0, lengths, False, threads),
+                x._replace(data=torch.from_numpy(data)),
+                _read_state(hx),
+                self.num_layers * (2 if self.bidirectional else 1),
+            )
+            return packed._replace(data=packed.data.to(dtype)), _tensor(h_n, dtype)
+        model, threads = self._current(x, hx)
+        array, dtype = _read("input", x), _dtype(x, hx)
+        output, h_n = model.run(array, _read_state(hx), None, self.batch_first, threads)
+        return _tensor(output, dtype), _tensor(h_n, dtype)
+
+
+class FastGRUCell(_Replaced, nn.GRUCell):
+    """A torch.nn.GRUCell that runs on fastgru; made by `replace_gru` alone."""
+
+    _plain = nn.GRUCell
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:  # noqa: A002
+        """As torch.nn.GRUCell's: the next state."""
+        state: Tensor = _outside_compiler(FastGRUCell._run)(self, input, hx)
+        return state
+
+    def _run(self, x: Tensor, hx: Tensor | None) -> Tensor:
+        model, threads = self._current(x, hx)
+        array, dtype = _read("input", x), _dtype(x, hx)
+        h = _read_state(hx)
+        rows = array.shape[:-1]
+        if len(rows) > 1 or array.shape[-1:] != (self.input_size,):
+            size = self.input_size
+            raise ShapeError(f"input: expected (B, {size}) or ({size},), got {array.shape}")
+        if h is not None:
+            if h.shape != (*rows, self.hidden_size):
+                raise ShapeError(f"hx: expected {(*rows, self.hidden_size)}, got {h.shape}")
+            h = h[None]
+        _, h_n = model.run(array[None], h, None, False, threads)
+        return _tensor(h_n[0], dtype)
+
+
+def _outside_compiler(run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run`, which torch.compile does not look into: it breaks its graph there."""
+    if "torch._dynamo" not in sys.modules:  # seconds to import, and 0.4 us of every call
+        return run
+    disabled = _DISABLED.get(run)
+    if disabled is None:
+        disabled = _DISABLED[run] = torch.compiler.disable(run)  # type: ignore[no-untyped-call]
+    return disabled
+
+
+@functools.cache
+def _replaced_class(plain: Any) -> Any:
+    """A subclass goes before ours: its forward stays, and its super().forward() is fastgru's."""
+    fast = FastGRU if issubclass(plain, nn.GRU) else FastGRUCell
+    if plain is fast._plain:
+        return fast
+    return type(plain)(f"Fast{plain.__name__}", (plain, fast), {"_plain": plain})
+
+
+def _has_gradient(tensor: Tensor) -> bool:
+    if torch.is_grad_enabled() and tensor.requires_grad:
+        return True
+    dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    return dual.tangent is not None
+
+
+def _dtype(x: Tensor, hx: Tensor | None) -> torch.dtype:
+    """Of the results: PyTorch's rule in an autocast region, float32 everywhere else."""
+    return x.dtype if hx is None else hx.dtype
+
+
+def _read(name: str, tensor: Tensor) -> Float32Array:
+    """The tensor's memory where possible."""
+    dtype = tensor.dtype
+    if not tensor.is_cpu:
+        raise TypeError(
+            f"{name}: expected a tensor in CPU memory, got one on {tensor.device}; pass its .cpu()"
+        )
+    if dtype is not torch.float32:
+        if dtype not in _AUTOCAST or not torch.is_autocast_enabled("cpu"):
+            raise TypeError(f"{name}: expected torch.float32, got {dtype}; pass its .float()")
+        tensor = tensor.float()
+    if tensor.is_neg():  # the imaginary part of a conjugate, which NumPy has no such view of
+        tensor = tensor.resolve_neg()
+    return as_float32(name, tensor.numpy())
+
+
+def _read_state(hx: Tensor | None) -> Float32Array | None:
+    return None if hx is None else as_state("hx", _read("hx", hx))
+
+
+def _tensor(array: Float32Array, dtype: torch.dtype) -> Tensor:
+    tensor = torch.from_numpy(array)  # the same memory
+    return tensor if dtype is torch.float32 else tensor.to(dtype)
