@@ -310,6 +310,34 @@ def test_all_problems_at_once_and_nothing_replaced() -> None:
     assert not any(map(is_replaced, model.modules()))
 
 
+def test_weights_that_cannot_be_packed() -> None:
+    """int8 refuses NaN: in one of two GRUs, none is replaced."""
+    model: Any = nn.Sequential(nn.GRU(I, H), nn.GRU(I, H)).eval()
+    with torch.no_grad():
+        model[1].weight_hh_l0[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="finite"):
+        replace_gru(model, precision="int8")
+    assert not any(map(is_replaced, model))
+
+
+def test_weights_that_are_computed_later() -> None:
+    """Pruned or parametrized while replaced: an error at the next call, and none is lost."""
+    model = replace_gru(nn.Sequential(nn.GRU(I, H), nn.GRUCell(I, H)).eval())
+    prune.l1_unstructured(model[0], "weight_hh_l0", 0.5)  # type: ignore[no-untyped-call]
+    parametrizations.weight_norm(model[1], "weight_ih")
+    for part, name in zip(model, ("weight_hh_l0", "weight_ih"), strict=True):
+        with pytest.raises(fastgru.UnsupportedLayerError, match=f"{name}: expected parameters"):
+            run(part, torch.ones(3, I))
+    with pytest.raises(fastgru.UnsupportedLayerError, match="1: its class has changed since"):
+        replace_gru(model)
+    nn.utils.parametrize.remove_parametrizations(model[1], "weight_ih")
+    prune.remove(model[0], "weight_hh_l0")  # type: ignore[no-untyped-call]
+    outputs = [run(part, torch.ones(3, I)) for part in model]
+    replace_gru(model)
+    close(outputs[0][0], run(model[0], torch.ones(3, I))[0])
+    close(outputs[1], run(model[1], torch.ones(3, I)))
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 def test_weight_norm_of_the_old_kind() -> None:
     """Refused while a hook computes the weights, taken once they are permanent."""

@@ -88,8 +88,16 @@ def replace_gru(
     kinds = (nn.GRU, nn.GRUCell)
     found: dict[str, Any] = {path: part for path, part in parts.items() if isinstance(part, kinds)}
     plain: Any
-    replaced = [part for part in found.values() if isinstance(part, _Replaced)]
-    for part in replaced:
+    replaced: dict[str, Any] = {p: part for p, part in found.items() if isinstance(part, _Replaced)}
+    problems = [
+        f"{path or part._plain.__name__}: its class has changed since; remove parametrizations and "
+        "the like first"
+        for path, part in replaced.items()
+        if type(part) is not _replaced_class(part._plain)
+    ]
+    if problems:
+        raise UnsupportedLayerError(report("undoing replace_gru", problems))
+    for part in replaced.values():
         plain = part._plain
         del part._fastgru
         part.__class__ = plain
