@@ -583,6 +583,14 @@ def test_training_goes_on_after_undoing() -> None:
     assert not torch.equal(after, before)
 
 
+def test_memory_that_moves() -> None:
+    """Into shared memory, in place: what is gone is not read."""
+    gru, x = replace_gru(nn.GRU(64, 64).eval()), torch.ones(4, 64)
+    before = run(gru, x)[0]
+    gru.share_memory()
+    assert torch.equal(run(gru, x)[0], before)
+
+
 def test_functional_call() -> None:
     """Weights of one call alone, and the module's own again afterwards."""
     gru, x = replace_gru(nn.GRU(I, H).eval()), torch.ones(4, I)
