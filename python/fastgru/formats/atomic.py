@@ -9,14 +9,24 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from typing import BinaryIO
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes `data` beside `path`, to the disk, and renames it into place.
+    """Writes `data` to `path` as `replacing` does."""
+    with replacing(path) as file:
+        file.write(data)
 
-    A new file's permissions are the umask's, an existing one keeps its own; a symbolic link stays
-    and its target is replaced. On failure `path` is as it was and nothing is left beside it. Raises
-    OSError for what is no regular file: a directory, a pipe, a device.
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file beside `path`, empty, that goes to the disk and takes its place at the end.
+
+    Its permissions are the umask's, or those of the file that it replaces; a symbolic link stays
+    and its target is replaced. Where the block raises, or the system does, `path` is as it was and
+    nothing is left beside it. Raises OSError for what is no regular file: a directory, a pipe, a
+    device.
     """
     name = os.fsdecode(os.fspath(path))
     target = os.path.realpath(name)
@@ -34,7 +44,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         with file:
             if mode is not None:
                 os.chmod(temporary, mode)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
