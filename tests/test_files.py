@@ -342,10 +342,10 @@ NPY = "{'descr': '<f4', 'fortran_order': False, 'shape': (15,)}"
 BAD: dict[str, tuple[bytes, str]] = {
     # any file
     "empty": (b"", "empty"),
-    "one byte": (b"\0", "expected a safetensors, .npz or .pt file"),
-    "text": (b"weights, trust me" * 100, "expected a safetensors, .npz or .pt file"),
-    "random": (np.random.default_rng(0).bytes(5000), "expected a safetensors, .npz or .pt file"),
-    "zeros": (bytes(5000), "expected a safetensors, .npz or .pt file"),
+    "one byte": (b"\0", "expected a safetensors, .npz, .pt, ONNX"),
+    "text": (b"weights, trust me" * 100, "expected a safetensors, .npz, .pt, ONNX"),
+    "random": (np.random.default_rng(0).bytes(5000), "expected a safetensors, .npz, .pt, ONNX"),
+    "zeros": (bytes(5000), "expected a safetensors, .npz, .pt, ONNX"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
     "npy": (npy_bytes(weights()["bias_ih_l0"]), "single .npy"),
     "pickle": (pickle.dumps(Bomb()), "pickle"),

@@ -1,28 +1,27 @@
 """Files of trained networks: `load` knows what a file is by its content, never by its name.
 
 A reader per format turns a file into {name: TensorSource}; the validator in spec.py does the rest.
+ONNX and Keras files describe whole networks, and their readers build them.
 Refuses whatever is damaged, ambiguous or would run code: one FormatError, and no partial model.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fastgru.errors import FormatError
 from fastgru.formats.regular import open_regular
 from fastgru.gru import GRU
 from fastgru.options import check_options, positive
 from fastgru.precision import reduce_spec
-from fastgru.spec import spec_from_tensors
+from fastgru.spec import report, spec_from_tensors
 
 if TYPE_CHECKING:
+    from fastgru.formats.contents import Contents
     from fastgru.model import Model
-
-_OTHERS = {
-    b"\x89HDF": "an HDF5 file (Keras), which is not read yet",
-    b"\x93NUMPY": "a single .npy array; an .npz file holds named ones",
-}
 
 
 def load(
@@ -37,18 +36,22 @@ def load(
     num_threads: int | None = None,
     isa: str | None = None,
 ) -> Any:
-    """Loads a GRU: fastgru's native file, or a state dict as safetensors, `.npz` or `.pt`.
+    """Loads a GRU, or a Model, from any file that fastgru reads; its content says which.
 
-    A native file of a Model gives the Model, and the options are those of its GRUs. Which of the
-    two it is the file says, so that type checkers are told Any: `gru: fastgru.GRU = ...`.
+    fastgru's native file; a state dict as safetensors, `.npz` or `.pt` (torch.save), which gives a
+    GRU; an ONNX file (extra `onnx`, see `from_onnx`) or one of Keras (extra `keras`, see
+    `from_keras`). Type checkers are told Any: `gru: fastgru.GRU = fastgru.load(...)`.
 
     None means what the file says, and where it says nothing (a bare state dict) PyTorch's default.
     `precision` reduces what is stored in float32, as `GRU.to` does; a reduced file loads as it is.
     `prefix="encoder.rnn."` picks one GRU of several; the other options are those of
-    `GRU.from_state_dict`. A `.pt` (torch.save) is read without torch and without running anything
-    that it names; the state dict may stand anywhere in a checkpoint, and `prefix` may leave out the
-    way to it. Raises FormatError (listing every problem) for a file that does not hold a sound GRU
-    or says something else than the options, ValueError for an unknown option, OSError
+    `GRU.from_state_dict`, and of a Model's GRUs. A `.pt` is read without torch and without running
+    anything that it names; the state dict may stand anywhere in a checkpoint, and `prefix` may
+    leave out the way to it.
+
+    Raises FormatError (listing every problem) for a file that does not hold a sound network or says
+    something else than the options, UnsupportedLayerError for one with a layer that fastgru does
+    not have, ImportError where an extra is missing, ValueError for an unknown option, OSError
     (FileNotFoundError, IsADirectoryError) if it cannot be read.
 
     >>> import numpy as np, fastgru
@@ -68,58 +71,54 @@ def load(
     check_options(**wanted)
     if num_threads is not None:
         positive("num_threads", num_threads)
+    with opened(path, prefix) as contents:
+        if not contents.is_foreign:
+            return model_of(contents, wanted, num_threads=num_threads, isa=isa)
+    return _of_another_program(path, contents, prefix, wanted, num_threads=num_threads, isa=isa)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], prefix: str | None) -> Iterator[Contents]:
+    """What stands in a file, while it is open; a FormatError in here is told with its name."""
+    from fastgru.formats.contents import look_into  # noqa: PLC0415  (importing fastgru is fast)
+
     name = os.fspath(path)  # before open, which would take 0 for standard input
     try:
         with open_regular(name) as file:
-            return _read(file, prefix, wanted, num_threads, isa)
+            yield look_into(file, prefix)
     except FormatError as error:
         raise FormatError(f"{os.fsdecode(name)}: {error}") from error.__cause__
 
 
-def _read(
-    file: BinaryIO,
-    prefix: str | None,
-    wanted: dict[str, Any],
-    num_threads: int | None,
-    isa: str | None,
+def model_of(
+    contents: Contents,
+    wanted: Mapping[str, Any],
+    *,
+    num_threads: int | None = None,
+    isa: str | None = None,
 ) -> GRU | Model:
-    # Importing fastgru must stay fast and needs none of these.
-    from fastgru.formats import native, npz_file, safetensors_file, torch_file  # noqa: PLC0415
+    """The model of a native file, or the GRU of a state dict; FormatError.
 
-    head = file.read(9)
-    description = None
-    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06") and head[8:] != b"{":
-        tensors, prefix = torch_file.read_zip(file, prefix) or (npz_file.read(file), prefix)
-    elif head[8:] == b"{":
-        tensors, metadata = safetensors_file.read(file)
-        if native.KEY in metadata:
-            description = native.parse(metadata[native.KEY])
-    elif head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        tensors, prefix = torch_file.read_chain(file, prefix)
-    else:
-        raise FormatError(_what_it_is(head + file.read(512)))
-    options: dict[str, Any] = {
-        "batch_first": False,
-        "reset_after": True,
-        "activation": "tanh",
-        "recurrent_activation": "sigmoid",
-        "precision": "float32",
-    }
+    `wanted`: the options of `load` that the caller gave, which are sound.
+    """
+    from fastgru.formats import model_file, native  # noqa: PLC0415
+
+    description, tensors, prefix = contents.description, contents.tensors, contents.prefix
+    options = dict(wanted)
+    precision = options.get("precision", "float32")
     if description is None:
-        options.update(wanted)
-        precision, batch_first = options.pop("precision"), options.pop("batch_first")
+        options.pop("precision", None)
+        batch_first = options.pop("batch_first", False)
         spec = spec_from_tensors(tensors, prefix=prefix, **options)
     elif description["kind"] == "model":
-        from fastgru.formats import model_file  # noqa: PLC0415
-
         return model_file.read(
             description, tensors, wanted=wanted, prefix=prefix, num_threads=num_threads, isa=isa
         )
     else:
-        precision, batch_first = "float32", description["batch_first"]
+        batch_first = description["batch_first"]
         if description["precision"] == "float32":  # to be reduced, no contradiction
-            precision = wanted.pop("precision", "float32")
-        native.check_contradictions(description, wanted, prefix)
+            options.pop("precision", None)
+        native.check_contradictions(description, options, prefix)
         spec = native.read_spec(description, tensors)
     try:
         spec = reduce_spec(spec, precision)
@@ -128,14 +127,42 @@ def _read(
     return GRU(spec, batch_first=bool(batch_first), num_threads=num_threads, isa=isa)
 
 
-def _what_it_is(head: bytes) -> str:
-    if not head:
-        return "the file is empty"
-    if head[257:262] == b"ustar":
-        return (
-            "a tar file (torch.save before 0.1.10?), which is not read; load it with an old torch "
-            "and save it again"
-        )
-    other = next((text for magic, text in _OTHERS.items() if head.startswith(magic)), None)
-    what = other or f"one that starts with {head[:9]!r}"
-    return f"expected a safetensors, .npz or .pt file, got {what}"
+def _of_another_program(
+    path: str | os.PathLike[str],
+    contents: Contents,
+    prefix: str | None,
+    wanted: Mapping[str, Any],
+    *,
+    num_threads: int | None,
+    isa: str | None,
+) -> GRU | Model:
+    """The model of an ONNX or Keras file, whose readers open it themselves."""
+    from fastgru.formats.contents import ONNX  # noqa: PLC0415
+
+    said = dict(wanted)  # what the reader does not ask for
+    how: dict[str, Any] = {"num_threads": num_threads, "isa": isa}
+    how["precision"] = said.pop("precision", "float32")
+    problems = []
+    model: GRU | Model
+    if contents.format == ONNX:
+        from fastgru.formats.onnx_file import from_onnx  # noqa: PLC0415
+
+        model = from_onnx(path, **how)
+        if prefix:
+            problems.append(f"prefix: an ONNX file has none, the argument {prefix!r}")
+    else:
+        from fastgru.formats.keras_file import from_keras  # noqa: PLC0415
+
+        equation = ("reset_after", "activation", "recurrent_activation")
+        how |= {name: said.pop(name) for name in equation if name in said}
+        model = from_keras(path, prefix=prefix, **how)
+    for gru in [model] if isinstance(model, GRU) else model._grus():
+        problems += [
+            f"{name}: the file says {getattr(gru, name)!r}, the argument {value!r}"
+            for name, value in said.items()
+            if value != getattr(gru, name)
+        ]
+    if problems:
+        problems = list(dict.fromkeys(problems))  # several GRUs say the same
+        raise FormatError(f"{os.fsdecode(path)}: {report('contradiction', problems)}")
+    return model

@@ -1,8 +1,8 @@
 """`.npz` files (zip archives of .npy arrays) -> named tensors.
 
 Nothing is allocated on a header's word: the size that a member's shape asks for must be the size
-that the archive has for it. Refuses pickled (object) arrays, encrypted members, names that appear
-twice, and archives that Keras wrote.
+that the archive has for it. Refuses pickled (object) arrays, encrypted members and names that
+appear twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastgru.arrays import Float32Array, TensorSource, as_float32
 from fastgru.errors import FormatError
 from fastgru.spec import report
 
-_MAX_HEADER = 10_000  # of one array; NumPy's own limit
+MAX_HEADER = 10_000  # of one array; NumPy's own limit
 _MAX_DEFLATE_RATIO = 1032  # deflate cannot do better: RFC 1951 codes at most 258 bytes in 2 bits
 _GRU_LIKE = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)")
 _HEADER_KEYS = ("shape", "fortran_order", "descr")
@@ -39,7 +39,6 @@ def read(file: BinaryIO) -> dict[str, TensorSource]:
     except Exception as error:  # zipfile raises nearly anything on damaged archives
         raise FormatError(f"damaged zip archive: {error}") from error
     members = archive.infolist()
-    _refuse_other_programs([member.filename for member in members])
     arrays = [member for member in members if member.filename.endswith(".npy")]
     names = [member.filename.removesuffix(".npy") for member in arrays]
     problems = [f"{n}: appears {c} times" for n, c in Counter(names).items() if c > 1]
@@ -52,11 +51,6 @@ def read(file: BinaryIO) -> dict[str, TensorSource]:
     if problems:
         raise FormatError(report("the .npz file", problems))
     return tensors
-
-
-def _refuse_other_programs(names: list[str]) -> None:
-    if "model.weights.h5" in names:
-        raise FormatError("a Keras file, which is not read yet")
 
 
 def _source(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> TensorSource:
@@ -73,8 +67,8 @@ def _source(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Ten
         raise FormatError(f"{name}: compression method {member.compress_type} is not supported")
     if not possible:
         raise FormatError(f"{name}: {sizes[1]} bytes cannot come from {sizes[0]} in the archive")
-    start = _member_bytes(archive, member, name, _MAX_HEADER + 12)
-    shape, fortran_order, descr, offset = _header(name, start)
+    start = _member_bytes(archive, member, name, MAX_HEADER + 12)
+    shape, fortran_order, descr, offset = npy_header(name, start)
     if not _FLOATING.fullmatch(descr):
         return TensorSource(shape, descr, False, lambda: np.zeros((), np.float32))
     dtype = np.dtype(descr)
@@ -107,14 +101,14 @@ def _member_bytes(
         raise FormatError(f"{name}: damaged: {error}") from error
 
 
-def _header(name: str, data: bytes) -> tuple[tuple[int, ...], bool, str, int]:
+def npy_header(name: str, data: bytes) -> tuple[tuple[int, ...], bool, str, int]:
     """Shape, Fortran order, dtype as written, and where the data starts."""
     # Not numpy.lib.format: on damaged headers it prints warnings and tries older syntaxes.
     if data[:6] != b"\x93NUMPY" or data[6:7] not in (b"\x01", b"\x02", b"\x03"):
         raise FormatError(f"{name}: not a .npy array")
     start = 10 if data[6] == 1 else 12
     length = int.from_bytes(data[8:start], "little")
-    if length > _MAX_HEADER or start + length > len(data):
+    if length > MAX_HEADER or start + length > len(data):
         raise FormatError(f"{name}: a .npy header of {length} bytes does not fit")
     text = data[start : start + length].decode("latin-1").strip()
     try:

@@ -177,8 +177,11 @@ def _sources(
     checkpoint = flatten(value, allowance)
     sources, problems = {}, []
     for name, found in checkpoint.values.items():
-        if type(found) is not Tensor or not GRU_LIKE.search(name):
+        if type(found) is not Tensor:
             sources[name] = TensorSource((), kind_of(found), False, _nothing)
+            continue
+        if not GRU_LIKE.search(name):
+            sources[name] = TensorSource(_claimed_shape(found), found.dtype, False, _nothing)
             continue
         try:
             sources[name] = _source(name, found, file, start_of, allowance)
@@ -210,6 +213,14 @@ def _source(
             raise FormatError(f"{name}: {error}") from error
 
     return TensorSource(shape, tensor.dtype, True, read)
+
+
+def _claimed_shape(tensor: Tensor) -> tuple[int, ...]:
+    """Of a tensor that nobody will read; () where it makes no sense."""
+    try:
+        return element_span(tensor.offset, tensor.size, tensor.stride, tensor.storage.count)
+    except FormatError:
+        return ()
 
 
 def _nothing() -> Float32Array:
