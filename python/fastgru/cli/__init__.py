@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from fastgru import __version__
-from fastgru.cli import demo
+from fastgru.cli import demo, export, info, run, verify
+
+_COMMANDS = (demo, info, export, run, verify)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"fastgru {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo.add_command(commands)
+    for command in _COMMANDS:
+        command.add_command(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -29,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `fastgru demo | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError) as error:  # FormatError and ShapeError are ValueErrors
-        # A FormatError has a line for each problem; this is one line.
+    except KeyboardInterrupt:
+        return 130  # as a shell tells of it
+    except (ImportError, OSError, ValueError) as error:
+        # FormatError and the like are ValueErrors; an ImportError says which extra is missing. A
+        # FormatError has a line for each problem; this is one line.
         print(f"fastgru {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return status

@@ -1,0 +1,74 @@
+"""Whatever loads can be saved as fastgru's own file, and gives the same bits again.
+
+Over every file in `data/`: what other programs wrote, and what older versions of fastgru did.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastgru
+from commands import DATA
+from conftest import Array, same_bits
+
+SUFFIXES = {".pt", ".npz", ".safetensors", ".onnx", ".keras", ".h5"}
+NOT_WEIGHTS = {"outputs_2.npz", "outputs_3.npz"}  # of Keras, for its own test
+# Padding is part of what they mean, and `load` has no option to say that it is at the ends.
+MASKED = {"masked_3.keras", "masked_backwards_3.keras"}
+FILES = sorted(
+    path for path in DATA.rglob("*") if path.suffix in SUFFIXES and path.name not in NOT_WEIGHTS
+)
+NEEDS = {".onnx": "onnx", ".keras": "h5py", ".h5": "h5py"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(DATA))
+
+
+def outputs(model: Any) -> list[Array]:
+    """Of a call on random input, with lengths and without."""
+    rng = np.random.default_rng(0)
+    first = model if isinstance(model, fastgru.GRU) else model[0]
+    x: Array
+    if isinstance(first, fastgru.Embedding):
+        x = rng.integers(0, first.num_embeddings, (5, 4))
+    else:
+        x = rng.standard_normal((5, 4, model.input_size)).astype(np.float32)
+    batch = 5 if model.batch_first else 4
+    results = []
+    for lengths in (None, rng.integers(1, 5, batch)):
+        result = model(x, lengths=lengths)
+        results += list(result) if isinstance(result, tuple) else [result]
+    return results
+
+
+def test_there_are_files() -> None:
+    """The test below is nothing without them."""
+    assert {".pt", ".keras", ".h5"} <= {path.suffix for path in FILES}
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16", "int8"])
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_what_loads_can_be_saved_and_gives_the_same_bits(
+    path: Path, precision: str | None, tmp_path: Path
+) -> None:
+    """In every precision, and the second file is the first one to the byte."""
+    needed = NEEDS.get(path.suffix)
+    if needed and importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{needed} is not installed")
+    if path.name in MASKED:
+        with pytest.raises(fastgru.UnsupportedLayerError, match="mask"):
+            fastgru.load(path)
+        return
+    model = fastgru.load(path, precision=precision)
+    model.save(tmp_path / "saved")
+    again = fastgru.load(tmp_path / "saved")
+    assert repr(again) == repr(model)
+    assert all(map(same_bits, outputs(again), outputs(model)))
+    again.save(tmp_path / "twice")
+    assert (tmp_path / "twice").read_bytes() == (tmp_path / "saved").read_bytes()
