@@ -455,7 +455,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         zip_bytes({"archive/data.pkl": pickle.dumps(Bomb())}),
         r"builtins.exec; .*model.state_dict\(\)",
     ),
-    "keras": (zip_bytes({"config.json": b"{}", "model.weights.h5": b""}), "Keras"),
+    "keras": (zip_bytes({"config.json": b"{}", "model.weights.h5": b""}), "metadata.json is miss"),
     "npz duplicate": (doubled(["bias_ih_l0.npy"] * 2), "bias_ih_l0: appears 2 times"),
     "npz object": (npz_bytes(weights(), bias_hh_l0=object_npy()), "bias_hh_l0: .*got [|]O"),
     "npz no array": (npz_bytes(weights(), bias_hh_l0=b"x" * 99), "bias_hh_l0: not a .npy"),

@@ -10,16 +10,18 @@ import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fastgru
 from fastgru.arrays import byte_text, shape_text
 from fastgru.cli.options import add_load_options, load_options
 from fastgru.cli.terminal import print_table
 from fastgru.formats import model_of, opened
-from fastgru.formats.contents import KERAS_WEIGHTS, Contents
 from fastgru.layers import Layer
 from fastgru.spec import gru_prefixes, tensor_names
+
+if TYPE_CHECKING:
+    from fastgru.formats.contents import Contents
 
 _FORMATS = {
     "safetensors": "a state dict in safetensors",
@@ -73,7 +75,7 @@ def inspect(path: Path, options: dict[str, Any]) -> dict[str, Any]:
             found["format"] = f"fastgru's own, version {contents.description['format_version']}"
         is_state_dict = contents.description is None and not contents.is_foreign
         unsaid: tuple[str, ...] = _UNSAID if is_state_dict else ()
-        if contents.format == KERAS_WEIGHTS:
+        if contents.format == "keras weights":
             unsaid = _UNSAID[:2]  # the shape of a bias tells the equation
         found["assumed"] = [name for name in unsaid if name not in wanted]
         if is_state_dict:

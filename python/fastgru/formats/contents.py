@@ -12,15 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from fastgru.arrays import TensorSource
 from fastgru.errors import FormatError
-from fastgru.formats import (
-    keras_file,
-    native,
-    npz_file,
-    onnx_file,
-    safetensors_file,
-    torch_file,
-    zip_directory,
-)
+from fastgru.formats import native, npz_file, safetensors_file, torch_file, zip_directory
 from fastgru.formats.window import Allowance
 
 NATIVE, SAFETENSORS, NPZ = "native", "safetensors", "npz"
@@ -62,14 +54,18 @@ def look_into(file: BinaryIO, prefix: str | None) -> Contents:
         found = torch_file.read_zip(file, prefix)
         if found is not None:
             return Contents(TORCH_ZIP, *found)
-        if keras_file.looks_like_keras(_members(file)):
+        from fastgru.formats.keras_file import looks_like_keras  # noqa: PLC0415
+
+        if looks_like_keras(_members(file)):
             return Contents(KERAS)
         return Contents(NPZ, npz_file.read(file), prefix)
     if head.startswith(_PICKLES):
         return Contents(TORCH_CHAIN, *torch_file.read_chain(file, prefix))
     if head.startswith(_HDF5):
         return Contents(KERAS_WEIGHTS)
-    if onnx_file.looks_like_onnx(head):
+    from fastgru.formats.onnx_file import looks_like_onnx  # noqa: PLC0415  (a dozen modules)
+
+    if looks_like_onnx(head):
         return Contents(ONNX)
     raise FormatError(_what_it_is(head))
 
