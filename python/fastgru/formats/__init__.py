@@ -39,8 +39,8 @@ def load(
     """Loads a GRU, or a Model, from any file that fastgru reads; its content says which.
 
     fastgru's native file; a state dict as safetensors, `.npz` or `.pt` (torch.save), which gives a
-    GRU; an ONNX file (extra `onnx`, see `from_onnx`) or one of Keras (extra `keras`, see
-    `from_keras`). Type checkers are told Any: `gru: fastgru.GRU = fastgru.load(...)`.
+    GRU; a file of Keras (`from_keras` tells more), or of ONNX (`from_onnx`, extra `onnx`). Type
+    checkers are told Any: `gru: fastgru.GRU = fastgru.load(...)`.
 
     None means what the file says, and where it says nothing (a bare state dict) PyTorch's default.
     `precision` reduces what is stored in float32, as `GRU.to` does; a reduced file loads as it is.
@@ -51,7 +51,7 @@ def load(
 
     Raises FormatError (listing every problem) for a file that does not hold a sound network or says
     something else than the options, UnsupportedLayerError for one with a layer that fastgru does
-    not have, ImportError where an extra is missing, ValueError for an unknown option, OSError
+    not have, ImportError without the extra, ValueError for an unknown option, OSError
     (FileNotFoundError, IsADirectoryError) if it cannot be read.
 
     >>> import numpy as np, fastgru
