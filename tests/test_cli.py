@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,38 @@ def test_unknown_commands_and_options_give_status_2() -> None:
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("command", ["", "demo", "info", "export", "run", "verify"])
+def test_help_is_there_and_imports_no_extra(command: str) -> None:
+    """`fastgru --help` is as fast as importing fastgru: nothing that a command may need later."""
+    code = f"""
+import sys
+from fastgru.cli import main
+try:
+    main({[command, "--help"] if command else ["--help"]!r})
+finally:
+    print({{"torch", "onnx", "rich", "matplotlib"}} & set(sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "set()\n")
+    assert f"usage: fastgru {command}".rstrip() in done.stdout
+
+
+def test_a_name_that_is_no_text_can_be_printed(tmp_path: Path) -> None:
+    """A file's name is bytes, and a terminal may know ASCII alone."""
+    path = os.fsencode(tmp_path) + b"/\xff\xc3\xa4.npz"
+    gate = np.ones((6, 2), np.float32)
+    with open(path, "wb") as file:
+        np.savez(file, weight_ih_l0=gate, weight_hh_l0=gate)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastgru", "info", path],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\udcff\\xe4.npz: a state dict" in done.stdout
 
 
 def test_the_module_runs_and_compares_with_pytorch() -> None:

@@ -5,6 +5,7 @@ Over every file in `data/`: what other programs wrote, and what older versions o
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import fastgru
 from commands import DATA
 from conftest import Array, same_bits
 
+PRECISIONS = [None, "bfloat16", "int8"]
 SUFFIXES = {".pt", ".npz", ".safetensors", ".onnx", ".keras", ".h5"}
 NOT_WEIGHTS = {"outputs_2.npz", "outputs_3.npz"}  # of Keras, for its own test
 # Padding is part of what they mean, and `load` has no option to say that it is at the ends.
@@ -50,22 +52,47 @@ def test_there_are_files() -> None:
     assert {".pt", ".keras", ".h5"} <= {path.suffix for path in FILES}
 
 
-@pytest.mark.parametrize("precision", [None, "bfloat16", "int8"])
+def assert_round_trip(path: Path, precision: str | None, folder: Path) -> None:
+    """Loaded, saved and loaded again: the same bits; saved once more, the same file."""
+    model = fastgru.load(path, precision=precision)
+    model.save(folder / "saved")
+    again = fastgru.load(folder / "saved")
+    assert repr(again) == repr(model)
+    assert all(map(same_bits, outputs(again), outputs(model)))
+    again.save(folder / "twice")
+    assert (folder / "twice").read_bytes() == (folder / "saved").read_bytes()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_what_loads_can_be_saved_and_gives_the_same_bits(
     path: Path, precision: str | None, tmp_path: Path
 ) -> None:
-    """In every precision, and the second file is the first one to the byte."""
+    """In every precision."""
     if path.suffix == ".onnx":
         pytest.importorskip("onnx", reason="onnx is not installed")
     if path.name in MASKED:
         with pytest.raises(fastgru.UnsupportedLayerError, match="mask"):
             fastgru.load(path)
         return
-    model = fastgru.load(path, precision=precision)
-    model.save(tmp_path / "saved")
-    again = fastgru.load(tmp_path / "saved")
-    assert repr(again) == repr(model)
-    assert all(map(same_bits, outputs(again), outputs(model)))
-    again.save(tmp_path / "twice")
-    assert (tmp_path / "twice").read_bytes() == (tmp_path / "saved").read_bytes()
+    assert_round_trip(path, precision, tmp_path)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_onnx_graphs_round_trip(
+    direction: str, after: int, layout: int, precision: str | None, tmp_path: Path
+) -> None:
+    """Every kind of GRU node; in reverse it needs the native file's newest version."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    models = importlib.import_module("onnx_models")
+    directions = 2 if direction == "bidirectional" else 1
+    weights = models.gru_weights(np.random.default_rng(0), 3, 5, directions)
+    kinds = {"direction": direction, "linear_before_reset": after, "layout": layout}
+    onnx.save(models.gru_model(weights, **kinds), tmp_path / "gru.onnx")
+    assert_round_trip(tmp_path / "gru.onnx", precision, tmp_path)
+    gru = fastgru.load(tmp_path / "saved")
+    assert (gru.reverse, gru.bidirectional) == (direction == "reverse", directions == 2)
+    assert (gru.reset_after, gru.batch_first) == (bool(after), bool(layout))
