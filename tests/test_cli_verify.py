@@ -41,7 +41,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "int8": {"precision": "int8"},
     "bfloat16": {"precision": "bfloat16", "reset_after": False},
 }
-CHECKPOINTS = [path for path in sorted(DATA.iterdir()) if path.suffix == ".pt"]
+CHECKPOINTS = [
+    path
+    for path in sorted(DATA.rglob("*"))
+    if path.suffix in {".pt", ".keras", ".h5"} and not path.name.startswith("masked")
+]
 
 
 def options_of(kind: dict[str, Any]) -> list[str]:
@@ -99,10 +103,17 @@ def test_a_model_of_its_own_file_is_ok(
     assert done.out.endswith("\nok\n")
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.name)
-def test_exports_of_every_checkpoint_are_ok(path: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert command(capsys, "export", path, tmp_path / "gru").status == 0
-    assert command(capsys, "verify", tmp_path / "gru", path).status == 0
+def test_exports_of_every_checkpoint_are_ok(
+    path: Path, precision: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """The whole way, from what PyTorch and Keras wrote: info, export, verify."""
+    assert command(capsys, "info", path).status == 0
+    out = tmp_path / "out"
+    assert command(capsys, "export", path, out, "--precision", precision).status == 0
+    done = command(capsys, "verify", out, path)
+    assert done.status == 0, done.out
 
 
 def test_an_onnx_file_against_the_checkpoint_it_came_from(
