@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -115,3 +120,77 @@ def test_options_of_a_state_dict_and_a_module(tmp_path: Path, capsys: Capture) -
         capsys, "export", "-", tmp_path / "out", "--module", "a:b", "--prefix", "x", "--batch-first"
     )
     assert_user_error(done, "prefix, batch_first: with --module")
+
+
+MODULE = """
+import torch
+from torch import nn
+
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.gru(x)[0])
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2)
+
+    def forward(self, x):
+        return self.attention(x, x, x)[0]
+"""
+
+
+@pytest.fixture
+def module_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The user's code, in the current directory."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    (tmp_path / "nets_of_this_test.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    yield "nets_of_this_test"
+    sys.modules.pop("nets_of_this_test", None)
+
+
+@pytest.mark.parametrize("precision", [None, "int8"])
+def test_a_whole_module(
+    precision: str | None, module_name: str, tmp_path: Path, capsys: Capture, torch: ModuleType
+) -> None:
+    """With a checkpoint's weights, and without; the largest error is printed."""
+    options = ["--module", f"{module_name}:Tagger"]
+    options += ["--precision", precision] if precision else []
+    module = runpy.run_path(f"{module_name}.py")["Tagger"]().eval()
+    torch.save(module.state_dict(), tmp_path / "tagger.pt")
+    done = command(capsys, "export", tmp_path / "tagger.pt", tmp_path / "out", *options)
+    assert (done.status, done.err) == (0, "")
+    told = re.search(r"largest difference from the PyTorch module .*: ([0-9.e+-]+)\n", done.out)
+    assert told is not None
+    limit = 0.1 if precision else 1e-5
+    assert 0 < float(told[1]) < limit
+    x = random_input(np.random.default_rng(0), 2, 6, I)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()
+    model = fastgru.load(tmp_path / "out")
+    assert np.abs(model(x) - expected).max() < limit
+    assert repr(model) in done.out
+    assert command(capsys, "export", "-", tmp_path / "fresh", *options).status == 0
+    assert fastgru.load(tmp_path / "fresh")[0].hidden_size == 5
+
+
+def test_a_module_that_is_no_chain_is_one_line(
+    module_name: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """So is a checkpoint of another one; OUT is not begun."""
+    done = command(capsys, "export", "-", tmp_path / "out", "--module", f"{module_name}:Attention")
+    assert_user_error(done, "MultiheadAttention")
+    done = command(capsys, "export", "-", tmp_path / "out", "--module", f"{module_name}:Missing")
+    assert_user_error(done, "Missing")
+    options = ["--module", f"{module_name}:Tagger"]
+    done = command(capsys, "export", DATA / "strided.pt", tmp_path / "out", *options)
+    assert_user_error(done, "does not fit")
+    assert not (tmp_path / "out").exists()
