@@ -19,6 +19,7 @@ import fastgru
 from commands import H, I, assert_user_error, command, model_of_layers, save_npz, saved_npy, weights
 from conftest import Array, random_input, same_bits
 from fastgru.cli import main
+from fastgru.cli.npy import create_npy
 from fastgru.cli.terminal import progress
 
 Capture = pytest.CaptureFixture[str]
@@ -299,6 +300,14 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert str(paths["y"]) in done.stderr
     assert done.stderr.count("\n") == 1
     assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="not on this system")
+def test_the_room_of_an_output_is_taken_before_it_is_written(tmp_path: Path) -> None:
+    """A file with holes would meet the full disk in the middle of the work, as a signal."""
+    with open(tmp_path / "y.npy", "xb") as file:
+        array = create_npy(file, (1000, 1000))
+        assert os.fstat(file.fileno()).st_blocks * 512 >= array.nbytes
 
 
 def test_no_memory_is_one_line(
