@@ -18,7 +18,7 @@ import pytest
 import fastgru
 import reference
 from conftest import TOLERANCE, Array, run_python, same_bits
-from fastgru.formats.keras_file import looks_like_keras
+from fastgru.formats.keras.file import looks_like_keras
 
 DATA = Path(__file__).parent / "data" / "keras"
 OUTPUTS = {

@@ -21,8 +21,8 @@ from fastgru._core import __version__
 from fastgru.comparison import Comparison, Difference, compare
 from fastgru.errors import FormatError, PoolFullError, ShapeError, UnsupportedLayerError
 from fastgru.formats import load
-from fastgru.formats.keras_file import from_keras
-from fastgru.formats.onnx_file import from_onnx
+from fastgru.formats.keras.file import from_keras
+from fastgru.formats.onnx.file import from_onnx
 from fastgru.gru import GRU
 from fastgru.layers import (
     Embedding,

@@ -145,13 +145,13 @@ def _of_another_program(
     problems = []
     model: GRU | Model
     if contents.format == ONNX:
-        from fastgru.formats.onnx_file import from_onnx  # noqa: PLC0415
+        from fastgru.formats.onnx.file import from_onnx  # noqa: PLC0415
 
         model = from_onnx(path, **how)
         if prefix:
             problems.append(f"prefix: an ONNX file has none, the argument {prefix!r}")
     else:
-        from fastgru.formats.keras_file import from_keras  # noqa: PLC0415
+        from fastgru.formats.keras.file import from_keras  # noqa: PLC0415
 
         equation = ("reset_after", "activation", "recurrent_activation")
         how |= {name: said.pop(name) for name in equation if name in said}

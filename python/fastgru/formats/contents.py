@@ -54,7 +54,7 @@ def look_into(file: BinaryIO, prefix: str | None) -> Contents:
         found = torch_file.read_zip(file, prefix)
         if found is not None:
             return Contents(TORCH_ZIP, *found)
-        from fastgru.formats.keras_file import looks_like_keras  # noqa: PLC0415
+        from fastgru.formats.keras.file import looks_like_keras  # noqa: PLC0415
 
         if looks_like_keras(_members(file)):
             return Contents(KERAS)
@@ -63,7 +63,7 @@ def look_into(file: BinaryIO, prefix: str | None) -> Contents:
         return Contents(TORCH_CHAIN, *torch_file.read_chain(file, prefix))
     if head.startswith(_HDF5):
         return Contents(KERAS_WEIGHTS)
-    from fastgru.formats.onnx_file import looks_like_onnx  # noqa: PLC0415  (a dozen modules)
+    from fastgru.formats.onnx.file import looks_like_onnx  # noqa: PLC0415  (a dozen modules)
 
     if looks_like_onnx(head):
         return Contents(ONNX)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgru.formats.onnx_tensors import Array
+from fastgru.formats.onnx.tensors import Array
 
 
 class Atom:
@@ -115,7 +115,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Step:
-    """A layer (a plan of onnx_plans.py), and what came before it: a chain that shares its start."""
+    """A layer (a plan of plans.py), and what came before it: a chain that shares its start."""
 
     plan: Any
     before: Step | None

@@ -1,7 +1,7 @@
 """Operations that move, split and join axes of what depends on the input, kept as bookkeeping.
 
 Nothing is calculated: a Transpose permutes names of axes, a Reshape joins and splits them. What
-takes a part is onnx_picks.py's. Refuses whatever would need the numbers, and says of which axis.
+takes a part is picks.py's. Refuses whatever would need the numbers, and says of which axis.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats import onnx_arguments as arguments
-from fastgru.formats.onnx_graph import Node
-from fastgru.formats.onnx_plans import LayerPlan
-from fastgru.formats.onnx_tensors import Array
-from fastgru.formats.onnx_values import (
+from fastgru.formats.onnx import arguments
+from fastgru.formats.onnx.graph import Node
+from fastgru.formats.onnx.plans import LayerPlan
+from fastgru.formats.onnx.tensors import Array
+from fastgru.formats.onnx.values import (
     Atom,
     Axes,
     Const,

@@ -1,8 +1,8 @@
 """`from_keras`: models and weights that Keras saved, read without Keras and TensorFlow.
 
 A `.keras` file is a zip archive of a config, its version, and a `.weights.h5`, an HDF5 file. Which
-of the two it is the content says, never the name. Refuses what its neighbours refuse (keras_config,
-keras_hdf5, keras_layers), archives that Keras does not write, and running anything from a file.
+of the two it is the content says, never the name. Refuses what its neighbours refuse (config,
+hdf5, layers), archives that Keras does not write, and running anything from a file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastgru.formats.window import Allowance, Window
 from fastgru.options import check_isa, check_options, positive
 
 if TYPE_CHECKING:
-    from fastgru.formats.keras_hdf5 import Hdf5File
+    from fastgru.formats.keras.hdf5 import Hdf5File
     from fastgru.formats.zip_directory import Member
     from fastgru.gru import GRU
     from fastgru.model import Model
@@ -121,8 +121,8 @@ def _read(
     `options`: precision, num_threads and isa. Raises FormatError and UnsupportedLayerError.
     """
     # Importing fastgru must stay fast and needs none of these.
-    from fastgru.formats.keras_config import keras_version  # noqa: PLC0415
-    from fastgru.formats.keras_hdf5 import MAGIC, Hdf5File  # noqa: PLC0415
+    from fastgru.formats.keras.config import keras_version  # noqa: PLC0415
+    from fastgru.formats.keras.hdf5 import MAGIC, Hdf5File  # noqa: PLC0415
 
     size = os.fstat(file.fileno()).st_size
     allowance = Allowance(size)
@@ -159,9 +159,9 @@ def _build(  # noqa: PLR0917
     masks_as_lengths: bool,
     options: Mapping[str, Any],
 ) -> GRU | Model:
-    from fastgru.formats.keras_config import KERAS_2_13, read_chain  # noqa: PLC0415
-    from fastgru.formats.keras_layers import Builder  # noqa: PLC0415
-    from fastgru.formats.keras_weights import find_gru, pick  # noqa: PLC0415
+    from fastgru.formats.keras.config import KERAS_2_13, read_chain  # noqa: PLC0415
+    from fastgru.formats.keras.layers import Builder  # noqa: PLC0415
+    from fastgru.formats.keras.weights import find_gru, pick  # noqa: PLC0415
 
     options = {"batch_first": True, **options}
     if config is None:

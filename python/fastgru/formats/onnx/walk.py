@@ -10,16 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats import onnx_arguments as arguments
-from fastgru.formats import onnx_arithmetic as arithmetic
-from fastgru.formats import onnx_constants as constants
-from fastgru.formats import onnx_layers as layers
-from fastgru.formats import onnx_layout as layout
-from fastgru.formats import onnx_picks as picks
-from fastgru.formats.onnx_graph import STANDARD, Graph, GraphInput, Node
-from fastgru.formats.onnx_gru import gru
-from fastgru.formats.onnx_tensors import Tensors
-from fastgru.formats.onnx_values import (
+from fastgru.formats.onnx import arguments, arithmetic, constants, layers, layout, picks
+from fastgru.formats.onnx.graph import STANDARD, Graph, GraphInput, Node
+from fastgru.formats.onnx.gru import gru
+from fastgru.formats.onnx.tensors import Tensors
+from fastgru.formats.onnx.values import (
     Atom,
     Axes,
     Broken,

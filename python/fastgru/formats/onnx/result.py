@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastgru.errors import UnsupportedLayerError
-from fastgru.formats.onnx_plans import (
+from fastgru.formats.onnx.plans import (
     GruPlan,
     LayerPlan,
     Plan,
@@ -20,7 +20,7 @@ from fastgru.formats.onnx_plans import (
     model_of,
     stacks,
 )
-from fastgru.formats.onnx_values import (
+from fastgru.formats.onnx.values import (
     Axes,
     Data,
     Group,

@@ -1,6 +1,6 @@
 """Layers around a GRU as ONNX graphs spell them: products, embeddings, activations, reductions.
 
-Each takes a value and gives it after one more plan; what adds to a plan is onnx_arithmetic.py's.
+Each takes a value and gives it after one more plan; what adds to a plan is arithmetic.py's.
 Refuses what is no layer of fastgru, saying what it saw.
 """
 
@@ -12,13 +12,13 @@ import math
 import numpy as np
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats import onnx_arguments as arguments
-from fastgru.formats.onnx_arithmetic import is_float, one_constant, with_vector
-from fastgru.formats.onnx_graph import Node
-from fastgru.formats.onnx_layout import Values, const_at, consts, data_at, float_rows, then, tracked
-from fastgru.formats.onnx_plans import LayerPlan
-from fastgru.formats.onnx_tensors import Array
-from fastgru.formats.onnx_values import (
+from fastgru.formats.onnx import arguments
+from fastgru.formats.onnx.arithmetic import is_float, one_constant, with_vector
+from fastgru.formats.onnx.graph import Node
+from fastgru.formats.onnx.layout import Values, const_at, consts, data_at, float_rows, then, tracked
+from fastgru.formats.onnx.plans import LayerPlan
+from fastgru.formats.onnx.tensors import Array
+from fastgru.formats.onnx.values import (
     Atom,
     Const,
     Data,

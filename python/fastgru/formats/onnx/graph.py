@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastgru.errors import FormatError
-from fastgru.formats.onnx_tensors import Array, Tensors
+from fastgru.formats.onnx.tensors import Array, Tensors
 from fastgru.spec import report
 
 MAX_NODES = 20_000  # an exported GRU of 64 layers has fewer than 3,000

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats.keras_config import MASK, KerasLayer
-from fastgru.formats.keras_gru import Shape, activation_of, read_gru, read_variables
-from fastgru.formats.keras_hdf5 import Hdf5File
+from fastgru.formats.keras.config import MASK, KerasLayer
+from fastgru.formats.keras.gru import Shape, activation_of, read_gru, read_variables
+from fastgru.formats.keras.hdf5 import Hdf5File
 from fastgru.gru import GRU
 from fastgru.layers import (
     Embedding,

@@ -14,8 +14,8 @@ import numpy as np
 
 from fastgru.arrays import Float32Array, TensorSource, shape_text
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats.keras_config import KerasLayer
-from fastgru.formats.keras_hdf5 import Hdf5File
+from fastgru.formats.keras.config import KerasLayer
+from fastgru.formats.keras.hdf5 import Hdf5File
 from fastgru.gru import GRU
 from fastgru.spec import report, spec_from_tensors
 

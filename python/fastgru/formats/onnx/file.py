@@ -1,7 +1,7 @@
 """`from_onnx`: a GRU, or a chain of layers with GRUs in it, from an ONNX file.
 
-Reads the file, with limits, and hands on: onnx_graph.py makes plain data of it, onnx_walk.py finds
-out what the outputs are, onnx_result.py makes the GRU or Model. The onnx package parses, nothing
+Reads the file, with limits, and hands on: graph.py makes plain data of it, walk.py finds
+out what the outputs are, result.py makes the GRU or Model. The onnx package parses, nothing
 is run. Refuses files that protobuf cannot hold.
 """
 
@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats.onnx_parts import check_parts, varint
+from fastgru.formats.onnx.parts import check_parts, varint
 from fastgru.formats.regular import open_regular
 from fastgru.formats.window import Allowance
 from fastgru.options import check_isa, check_options, positive
@@ -177,10 +177,10 @@ def _load(
     onnx: ModuleType, model: Any, folder: str | None, size: int, settings: dict[str, Any]
 ) -> GRU | Model:
     # Importing fastgru must stay fast and needs none of these.
-    from fastgru.formats.onnx_graph import read_graph  # noqa: PLC0415
-    from fastgru.formats.onnx_result import result_of  # noqa: PLC0415
-    from fastgru.formats.onnx_tensors import COPIES, Tensors  # noqa: PLC0415
-    from fastgru.formats.onnx_walk import walk  # noqa: PLC0415
+    from fastgru.formats.onnx.graph import read_graph  # noqa: PLC0415
+    from fastgru.formats.onnx.result import result_of  # noqa: PLC0415
+    from fastgru.formats.onnx.tensors import COPIES, Tensors  # noqa: PLC0415
+    from fastgru.formats.onnx.walk import walk  # noqa: PLC0415
 
     allowance = Allowance(COPIES * size // 2)
     tensors = Tensors(folder, allowance)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastgru.errors import UnsupportedLayerError
-from fastgru.formats import onnx_arguments as arguments
-from fastgru.formats.onnx_graph import Node
-from fastgru.formats.onnx_layout import Values, const_at, consts, then, tracked, with_axes
-from fastgru.formats.onnx_plans import LayerPlan, StatePlan
-from fastgru.formats.onnx_values import (
+from fastgru.formats.onnx import arguments
+from fastgru.formats.onnx.graph import Node
+from fastgru.formats.onnx.layout import Values, const_at, consts, then, tracked, with_axes
+from fastgru.formats.onnx.plans import LayerPlan, StatePlan
+from fastgru.formats.onnx.values import (
     Atom,
     Axes,
     Data,

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from fastgru.errors import FormatError
-from fastgru.formats.onnx_graph import Node
-from fastgru.formats.onnx_tensors import Array
-from fastgru.formats.onnx_values import Atom
+from fastgru.formats.onnx.graph import Node
+from fastgru.formats.onnx.tensors import Array
+from fastgru.formats.onnx.values import Atom
 
 OBJECT = np.dtype(object)
 SMALL = 64  # axes of a shape, and elements of a shape of one number that is made at once

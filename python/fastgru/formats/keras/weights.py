@@ -13,8 +13,8 @@ from typing import Any
 
 from fastgru.arrays import Float32Array, TensorSource, shape_text
 from fastgru.errors import FormatError
-from fastgru.formats.keras_gru import Shape, make_gru, read_arrays, torch_tensors
-from fastgru.formats.keras_hdf5 import Hdf5File
+from fastgru.formats.keras.gru import Shape, make_gru, read_arrays, torch_tensors
+from fastgru.formats.keras.hdf5 import Hdf5File
 from fastgru.gru import GRU
 
 _FORWARD, _BACKWARD = "forward_layer", "backward_layer"

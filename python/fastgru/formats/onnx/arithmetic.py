@@ -13,12 +13,12 @@ import numpy as np
 
 from fastgru.arrays import is_real_float
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats import onnx_arguments as arguments
-from fastgru.formats.onnx_graph import Node
-from fastgru.formats.onnx_layout import Values, const_at, data_at, float_rows, then
-from fastgru.formats.onnx_plans import LayerPlan
-from fastgru.formats.onnx_tensors import Array
-from fastgru.formats.onnx_values import Const, Data, Fill, Moment, Step, Value, axes_text, size_of
+from fastgru.formats.onnx import arguments
+from fastgru.formats.onnx.graph import Node
+from fastgru.formats.onnx.layout import Values, const_at, data_at, float_rows, then
+from fastgru.formats.onnx.plans import LayerPlan
+from fastgru.formats.onnx.tensors import Array
+from fastgru.formats.onnx.values import Const, Data, Fill, Moment, Step, Value, axes_text, size_of
 from fastgru.layers import LayerNorm, Linear
 
 

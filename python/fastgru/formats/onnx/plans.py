@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 from fastgru.errors import FormatError
-from fastgru.formats.onnx_tensors import Array
-from fastgru.formats.onnx_values import Source
+from fastgru.formats.onnx.tensors import Array
+from fastgru.formats.onnx.values import Source
 from fastgru.gru import GRU
 from fastgru.layers import Layer
 from fastgru.model import Model

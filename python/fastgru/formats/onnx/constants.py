@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats.onnx_arguments import (
+from fastgru.formats.onnx.arguments import (
     OBJECT,
     SMALL,
     Inputs,
@@ -28,9 +28,9 @@ from fastgru.formats.onnx_arguments import (
     slices_of,
     tidy,
 )
-from fastgru.formats.onnx_graph import LazyTensor, Node
-from fastgru.formats.onnx_tensors import Array
-from fastgru.formats.onnx_values import Atom, Const, Fill
+from fastgru.formats.onnx.graph import LazyTensor, Node
+from fastgru.formats.onnx.tensors import Array
+from fastgru.formats.onnx.values import Atom, Const, Fill
 from fastgru.formats.window import Allowance
 
 # TensorProto.DataType -> what a constant becomes; bfloat16 is held as float32

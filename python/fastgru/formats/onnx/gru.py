@@ -15,11 +15,11 @@ import numpy as np
 
 from fastgru.arrays import Float32Array, as_float32, is_real_float, shape_text
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.formats.onnx_graph import Node
-from fastgru.formats.onnx_layout import Values
-from fastgru.formats.onnx_plans import GruPlan, StatePlan
-from fastgru.formats.onnx_tensors import Array
-from fastgru.formats.onnx_values import (
+from fastgru.formats.onnx.graph import Node
+from fastgru.formats.onnx.layout import Values
+from fastgru.formats.onnx.plans import GruPlan, StatePlan
+from fastgru.formats.onnx.tensors import Array
+from fastgru.formats.onnx.values import (
     Atom,
     Const,
     Data,
