@@ -22,9 +22,9 @@ from onnx import TensorProto, helper
 
 import fastgru
 from conftest import Array, random_input
+from fastgru.formats import window
 from fastgru.formats.onnx import graph as onnx_graph
 from fastgru.formats.onnx import parts as onnx_parts
-from fastgru.formats.onnx import window
 from fastgru.formats.onnx.file import looks_like_onnx
 from onnx_models import (
     assert_near,
