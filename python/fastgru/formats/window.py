@@ -12,7 +12,7 @@ from typing import BinaryIO
 from fastgru.arrays import byte_text
 from fastgru.errors import FormatError
 
-SPARE = 1 << 26  # so that a small checkpoint may hold a vocabulary of 200,000 words
+SPARE = 1 << 24  # so that a small checkpoint may hold a vocabulary of 50,000 words
 
 
 class Allowance:
