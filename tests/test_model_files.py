@@ -226,7 +226,7 @@ def with_layer(index: int, **changed: Any) -> list[dict[str, Any]]:
 
 HEAVY = "x" * 100_000
 BAD_DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "a newer version": ({"format_version": 4}, "this fastgru knows 1, 2, 3, the file has 4"),
+    "a newer version": ({"format_version": 5}, "this fastgru knows 1, 2, 3, 4, the file has 5"),
     "a GRU's version": ({"format_version": 1}, "kind: expected 'gru', got 'model'"),
     "no kind": ({"kind": None}, "(?s)kind: missing"),
     "another kind": ({"kind": "gru"}, "kind: expected 'model', got 'gru'"),
