@@ -104,8 +104,12 @@ def test_biases_take_the_mean() -> None:
     rows = x.reshape(-1, I).astype(np.float64)
     before = rows @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
     after = rows @ reduced["weight_ih_l0"].T + reduced["bias_ih_l0"]
-    assert np.abs(before - after).max() > 1e-3
-    assert np.abs((before - after).mean(axis=0)).max() < 1e-6
+    without = rows @ reduced["weight_ih_l0"].T + weights["bias_ih_l0"]
+    left = 1 - len(rows) / (len(rows) + I)  # few rows are not trusted altogether
+    assert np.abs(before - without).mean(axis=0).max() > 1e-3
+    np.testing.assert_allclose(
+        (before - after).mean(axis=0), left * (before - without).mean(axis=0), atol=1e-6
+    )
 
 
 def test_batches_are_one_another_after() -> None:
@@ -176,7 +180,7 @@ def test_inputs_that_never_vary() -> None:
     x = correlated(np.random.default_rng(12), 20, 3)
     for calibration in (np.zeros((5, 2, I)), np.ones((5, 2, I)), x[:1, :1]):
         calibrated = gru.to("int8", calibration=calibration)
-        assert error(calibrated, weights, x) < 0.05
+        assert error(calibrated, weights, x) < 1.25 * error(gru.to("int8"), weights, x)
 
 
 def test_refusals() -> None:
@@ -199,7 +203,7 @@ def test_refusals() -> None:
         gru.to("int8", calibration=x[..., 1:])
     with pytest.raises(fastgru.ShapeError, match="h_0: expected"):
         gru.to("int8", calibration=[(x, x)])
-    for wrong in (3, [[1.0, 2.0]], [(x, x, x)], [x.tolist()]):
+    for wrong in (3, [[1.0, 2.0]], [(x, x, x)], [x.tolist()], (x, x)):
         with pytest.raises(TypeError, match="calibration"):
             gru.to("int8", calibration=wrong)
     with pytest.raises(ValueError, match="keep: expected 0 <= layer < 1"):

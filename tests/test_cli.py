@@ -138,11 +138,13 @@ def test_a_broken_head_is_refused(
     assert "W_hq: expected (256, 69) float32" in capsys.readouterr().err
 
 
-def test_unknown_commands_and_options_give_status_2() -> None:
-    for arguments in (["sing"], ["demo", "--loud"], []):
+def test_unknown_commands_and_options_give_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """Usage errors are one line, too."""
+    for arguments in (["sing"], ["demo", "--loud"], [], ["info"], ["run", "m", "x.npy"]):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", ["", "demo", "info", "export", "run", "verify"])

@@ -277,12 +277,43 @@ def test_buffers_that_forward_changes() -> None:
             self.last: Any = None
 
         def forward(self, x: Any) -> Any:
+            self.calls += 1
             self.last, _ = self.gru(x)
             return self.last
 
     module = Counting()
-    fastgru.from_torch(module)
+    fastgru.max_error(module, fastgru.from_torch(module))
     assert module.last is None
+    assert module.calls.item() == 0
+
+
+def test_an_embedding_that_renews_its_weight() -> None:
+    """max_norm changes the weight of the embedding that is called: not the caller's."""
+    module = nn.Embedding(9, 4, max_norm=0.1)
+    before = module.weight.detach().clone()
+    model = fastgru.Model([fastgru.Embedding(before)])
+    fastgru.max_error(module, model)
+    assert torch.equal(module.weight, before)
+
+
+def test_a_state_that_is_kept_between_calls() -> None:
+    """The numbers of the first call are a Model's, those of the second one are not."""
+
+    class Stateful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(I, H, batch_first=True)
+            self.state: Any = None
+
+        def forward(self, x: Any) -> Any:
+            if self.state is None or self.state.size(1) != x.size(0):
+                self.state = torch.zeros(1, x.size(0), H)
+            output, state = self.gru(x, self.state)
+            self.state = state.detach()
+            return output
+
+    with pytest.raises(fastgru.UnsupportedLayerError, match="from one call to the next"):
+        fastgru.from_torch(Stateful())
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])

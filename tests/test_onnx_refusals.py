@@ -702,3 +702,28 @@ def test_many_failures_are_one_error(path: Path) -> None:
     nodes = [node("Erf", "y", out=f"a{n}") for n in range(5000)]
     model = chain(*nodes, node("Concat", *(f"a{n}" for n in range(5000)), axis=0))
     assert "12 problems" in outcome(path, model.SerializeToString())
+
+
+@pytest.mark.parametrize("candidate", ["Affine", "ScaledTanh"])
+def test_activations_whose_numbers_are_not_agreed_upon(candidate: str) -> None:
+    """ONNX's specification and ONNX Runtime have other defaults: the file has to give them."""
+    weights = gru_weights(np.random.default_rng(0), I, H)
+    activations = ["Sigmoid", candidate]
+    assert candidate.lower() in refused(gru_model(weights, activations=activations)).lower()
+    numbers = {
+        "activation_alpha": [1.0],
+        "activation_beta": [0.0 if candidate == "Affine" else 1.0],
+    }
+    fastgru.from_onnx(gru_model(weights, activations=activations, **numbers))
+
+
+@pytest.mark.parametrize("narrow", [TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16])
+def test_indices_that_are_made_narrow(narrow: int) -> None:
+    """They would wrap round."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["narrow"], to=narrow),
+        helper.make_node("Cast", ["narrow"], ["wide"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["E", "wide"], ["out"]),
+    ]
+    table = {"E": np.zeros((200, 3), np.float32)}
+    assert "may not fit" in refused(model_of(nodes, {"x": ("i", ["T", "B"])}, ["out"], table))

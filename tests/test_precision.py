@@ -30,7 +30,7 @@ from conftest import (
     random_weights,
     same_bits,
 )
-from fastgru.precision import quantize, round_to_bfloat16
+from fastgru.precision import quantize, round_to_bfloat16, state_steps
 
 REDUCED = ["bfloat16", "int8"]
 # Largest difference of outputs from a float64 network with the float32 weights: networks of this
@@ -41,7 +41,6 @@ CLOSE = {"bfloat16": 0.015, "int8": 0.02}
 def emulated(weights: Weights, x: Array, h_0: Array, precision: str, **options: Any) -> Array:
     """Output of the reduced network, by its definition, in float64."""
     size = weights["weight_hh_l0"].shape[1]
-    fine = 4 * weights["weight_ih_l0"].shape[1] <= size  # states of networks with few inputs
     reduced = dict(weights)
     for name in weights:
         if name.startswith("weight") and precision == "bfloat16":
@@ -57,7 +56,8 @@ def emulated(weights: Weights, x: Array, h_0: Array, precision: str, **options: 
         is_input = matrix.shape[1] == 3 * size
         bound = np.abs(values).max(axis=1, keepdims=True)
         bound = np.maximum(bound, 1e-30 if is_input else 1.0)
-        steps = 32512 if is_input or fine else 127
+        inputs = weights["weight_ih_l0"].shape[1]
+        steps = 32512 if is_input else state_steps(inputs, size)
         product: Array = (np.rint(values * steps / bound) * bound / steps) @ matrix
         return product
 

@@ -26,7 +26,8 @@ Float64Array = NDArray[np.float64]
 
 _DAMPING = 1e-3
 """Of the mean variance, added to each input's, so that directions that the data never took stay
-bounded. GPTQ's authors take 1e-2: over the words of examples/g2p 1e-3 was as good or better."""
+bounded; more for few rows, whose covariance is chance: K of them for each row. GPTQ's authors take
+1e-2: over the words of examples/g2p 1e-3 was as good or better."""
 _BLOCK = 64
 """Columns that are rounded before the others hear of their errors; for speed alone."""
 
@@ -35,7 +36,7 @@ class Moments:
     """Mean (K,) and covariance (K, K) of vectors that a matrix is multiplied with."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
         self._about: Any = 0.0  # the first rows' mean: what is far from zero keeps its digits
         self._sum: Any = 0.0
         self._products: Any = 0.0
@@ -43,30 +44,35 @@ class Moments:
     def add(self, x: Float32Array) -> None:
         """Takes x (..., K)."""
         rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
-        if self._count == 0 and len(rows):
+        if self.count == 0 and len(rows):
             self._about = rows.mean(axis=0)
-        self._count += len(rows)
+        self.count += len(rows)
         with np.errstate(invalid="ignore"):  # of infinities; `are_finite` tells
             rows -= self._about
             self._sum = self._sum + rows.sum(axis=0)
             self._products = self._products + rows.T @ rows
 
     @property
+    def trust(self) -> float:
+        """From 0 to 1: how much of a mean of so many rows is more than chance."""
+        return self.count / (self.count + len(self._sum))
+
+    @property
     def is_empty(self) -> bool:
-        return self._count == 0
+        return self.count == 0
 
     @property
     def are_finite(self) -> bool:
         return bool(np.isfinite(self._products).all())
 
     def mean(self) -> Float64Array:
-        result: Float64Array = self._about + self._sum / self._count
+        result: Float64Array = self._about + self._sum / self.count
         return result
 
     def second(self, centred: bool) -> Float64Array:
         """(K, K), about the mean or about zero."""
-        off = self._sum / self._count
-        covariance: Float64Array = self._products / self._count - np.outer(off, off)
+        off = self._sum / self.count
+        covariance: Float64Array = self._products / self.count - np.outer(off, off)
         return covariance if centred else covariance + np.outer(self.mean(), self.mean())
 
 
@@ -83,7 +89,8 @@ def round_by(
     taken_back = np.empty_like(exact)
     # Those that vary most first: their errors are the ones worth taking back.
     order = np.argsort(-np.diag(second), kind="stable")
-    taken_back[:, order] = _in_order(exact[:, order], second[np.ix_(order, order)])
+    damping = max(_DAMPING, len(second) / moments.count)
+    taken_back[:, order] = _in_order(exact[:, order], second[np.ix_(order, order)], damping)
     errors = [
         np.einsum("rk,rk->r", lost @ second, lost) for lost in (exact - nearest, exact - taken_back)
     ]
@@ -92,11 +99,11 @@ def round_by(
     return np.where(better, taken_back, nearest).astype(np.float32)
 
 
-def _in_order(exact: Float64Array, second: Float64Array) -> Float64Array:
+def _in_order(exact: Float64Array, second: Float64Array, damping: float) -> Float64Array:
     """Columns (rows, K) rounded from the first to the last, which make up for those before them."""
     size = len(second)
-    damping = _DAMPING * np.trace(second) / size
-    damped = second + np.eye(size) * (damping if damping > 0 else 1.0)  # inputs all alike
+    added = damping * np.trace(second) / size
+    damped = second + np.eye(size) * (added if added > 0 else 1.0)  # inputs all alike
     inverse = np.linalg.inv(damped)
     upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
     left, rounded = exact.copy(), np.empty_like(exact)
@@ -116,9 +123,10 @@ def _batches(calibration: Any) -> Iterator[tuple[Any, Any]]:
     if hasattr(calibration, "shape"):
         yield calibration, None
         return
-    if not isinstance(calibration, Iterable):
+    if not isinstance(calibration, Iterable) or isinstance(calibration, tuple):
         raise TypeError(
-            f"calibration: expected an array x, or a list of x or (x, h_0), got {calibration!r}"
+            "calibration: expected an array x, or a list of x or (x, h_0), "
+            f"got {type(calibration).__name__}"
         )
     for index, batch in enumerate(calibration):
         if hasattr(batch, "shape"):
@@ -200,7 +208,8 @@ def calibrated_spec(gru: GRU, kept: set[int], calibration: Any) -> ModelSpec:
         if has_bias:
             lost = weight - integers.astype(np.float64) * scales[name].astype(np.float64)[:, None]
             means = [
-                lost[part] @ gathered.mean() for part, gathered in zip(rows, sums, strict=True)
+                lost[part] @ gathered.mean() * gathered.trust
+                for part, gathered in zip(rows, sums, strict=True)
             ]
             tensors[bias_name] = (tensors[bias_name] + np.concatenate(means)).astype(np.float32)
         tensors[name] = integers

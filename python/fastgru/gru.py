@@ -290,7 +290,8 @@ class GRU:
         `calibration`, for int8: typical input, an array as `x` of a call, or a list of such
         batches, each `x` or `(x, h_0)`, without padding. Weights are then rounded so that their
         products with what they meet there stay as they are (GPTQ), and biases take what is left on
-        average: smaller errors on data of that kind. Without it each weight is rounded to nearest.
+        average: smaller errors on data of that kind, scaled as calls will have it, from a few
+        thousand time steps on. Without it each weight is rounded to nearest.
 
         Raises ValueError for an unknown precision or layer, for a model that is reduced already,
         for int8 if a weight is not finite, and for calibration without a time step, with numbers

@@ -54,6 +54,15 @@ def scale_of(weight: Float32Array) -> Float32Array:
     return scale
 
 
+def state_steps(input_size: int, hidden_size: int) -> int:
+    """Into how many steps int8 products cut a state of 1: kUnitsPerInput in cpp/pack.cpp.
+
+    >>> state_steps(64, 64), state_steps(10, 64)
+    (127, 32512)
+    """
+    return 32512 if 4 * input_size <= hidden_size else 127
+
+
 def check_finite(name: str, weight: Float32Array) -> None:
     """ValueError for a weight that int8 cannot hold."""
     if not np.isfinite(weight).all():

@@ -53,8 +53,9 @@ def replace_gru(
     hx or a weight requires grad) and while torch.export or torch.jit.trace look on; torch.compile
     breaks its graph there, as it does at every nn.GRU. TypeError for tensors elsewhere or of
     another dtype; in a CPU autocast region bfloat16 and float16 are widened, and results rounded to
-    what PyTorch's would have. Changed weights (load_state_dict, an optimizer, `.data`) are packed
-    again by the next call.
+    what PyTorch's would have. Changed weights (load_state_dict, an optimizer, `p.data = ...`) are
+    packed again by the next call; a change of some elements through `p.data` or NumPy, which
+    PyTorch does not count, may go unseen: replace the model after such changes.
 
     state_dict() has the same keys; deepcopy copies a replaced model; pickle and torch.save write
     the PyTorch model that it was, which loads without fastgru and can be replaced again. A

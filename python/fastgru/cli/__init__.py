@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from fastgru import __version__
 from fastgru.cli import demo, export, info, run, verify
@@ -17,11 +18,17 @@ from fastgru.cli import demo, export, info, run, verify
 _COMMANDS = (demo, info, export, run, verify)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors are one line, too."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message} (--help tells more)", file=sys.stderr)
+        raise SystemExit(2)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 (a check failed) or 2 (a user error)."""
-    parser = argparse.ArgumentParser(
-        prog="fastgru", description="Run trained GRU networks on CPUs, fast."
-    )
+    parser = _Parser(prog="fastgru", description="Run trained GRU networks on CPUs, fast.")
     parser.add_argument("--version", action="version", version=f"fastgru {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:

@@ -7,6 +7,7 @@ fast.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 import fastgru
 from fastgru.layers import Layer
-from fastgru.precision import round_to_bfloat16
+from fastgru.precision import round_to_bfloat16, state_steps
 
 Array = NDArray[Any]
 Lengths = Array | None  # (B,)
@@ -71,6 +72,12 @@ def run_gru(
     values = x.astype(dtype)
     for layer in range(gru.num_layers):
         precision = precisions[layer] if precisions else "float32"
+        state_rounded = functools.partial(
+            _rounded,
+            precision=precision,
+            steps=state_steps(gru.input_size, size),
+            least=1,  # states are taken to reach it
+        )
         outputs = []
         for end in ["", "_reverse"] if gru.bidirectional else [""]:
             w_i, w_h = w[f"weight_ih_l{layer}{end}"], w[f"weight_hh_l{layer}{end}"]
@@ -80,14 +87,14 @@ def run_gru(
             h = zeros if h_0 is None else h_0[len(states)].astype(dtype)
             output = np.zeros((steps, batch, size), dtype)
             for t in range(steps)[:: -1 if end or gru.reverse else 1]:
-                x_t, h_t = _rounded(values[t], precision, 32512), _rounded(h, precision, 127)
+                x_t, h_t = _rounded(values[t], precision, 32512), state_rounded(h)
                 i_r, i_z, i_n = np.split(matmul(x_t, w_i.T) + b_i, 3, axis=1)
                 r = sigma(i_r + matmul(h_t, w_hr) + b_hr)
                 z = sigma(i_z + matmul(h_t, w_hz) + b_hz)
                 if gru.reset_after:
                     n = phi(i_n + r * (matmul(h_t, w_hn) + b_hn))
                 else:
-                    n = phi(i_n + matmul(_rounded(r * h, precision, 127), w_hn) + b_hn)
+                    n = phi(i_n + matmul(state_rounded(r * h), w_hn) + b_hn)
                 now = valid[t][:, None]
                 h = np.where(now, (1 - z) * n + z * h, h)
                 output[t] = np.where(now, h, 0)
@@ -97,16 +104,18 @@ def run_gru(
     return values, np.stack(states)
 
 
-def _rounded(values: Array, precision: str, steps: int) -> Array:
-    """Rows as the products of a precision see them: bfloat16, or in steps of the largest / `steps`.
+def _rounded(
+    values: Array, precision: str, steps: int, least: float = float(np.finfo(np.float32).tiny)
+) -> Array:
+    """Rows as a precision's products see them: bfloat16, or in steps of the largest / `steps`.
 
-    States, which have 127 steps, are taken to reach 1.
+    `least`: what the largest is taken for where it is less.
     """
     if precision == "bfloat16":
         return round_to_bfloat16(values.astype(np.float32)).astype(values.dtype)
     if precision == "int8":
         largest = np.abs(values).max(axis=1, keepdims=True)
-        step = np.maximum(largest, 1 if steps == 127 else np.finfo(np.float32).tiny) / steps
+        step = np.maximum(largest, least) / steps
         return np.asarray(np.rint(values / step) * step)
     return values
 

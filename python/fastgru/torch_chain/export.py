@@ -69,7 +69,8 @@ def from_torch(
     if not error <= LIMIT and not error <= 4 * own_error(copied, model):
         raise UnsupportedLayerError(
             f"the module: on random input its numbers and the Model's are {error:.3g} apart, "
-            f"expected at most {LIMIT:g}: it does something that its operations do not show\n  "
+            f"expected at most {LIMIT:g}: it does something that its operations do not show, such "
+            "as keeping a state from one call to the next (a Model's .stream() does that)\n  "
             f"{what_to_do(module)}"
         )
     return model if precision == "float32" else model.to(precision)

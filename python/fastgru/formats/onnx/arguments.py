@@ -36,6 +36,11 @@ def is_integer_type(elem_type: int) -> bool:
     return elem_type in _INTEGER_TYPES
 
 
+def is_wide_integer_type(elem_type: int) -> bool:
+    """Whether it holds any index: TensorProto's INT32 and INT64."""
+    return elem_type in (6, 7)
+
+
 def symbolic(values: Sequence[Any]) -> Array:
     """A vector of sizes: int64, or of dtype object where there are Atoms."""
     array = np.empty(len(values), OBJECT)

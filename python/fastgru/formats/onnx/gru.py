@@ -8,6 +8,7 @@ initial states or lengths that the file fixes.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -39,14 +40,15 @@ from fastgru.spec import report
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 _MAX_ACTIVATIONS = 4
 
-# activation -> ONNX's defaults of alpha and beta; None where it takes none
+# activation -> ONNX's defaults of alpha and beta; None where it takes none. Those of affine and
+# scaledtanh are not agreed upon (ONNX Runtime takes 0), so that a file has to give them.
 _PARAMETERS: dict[str, tuple[float | None, float | None]] = {
-    "affine": (1.0, 0.0),
+    "affine": (math.nan, math.nan),
     "elu": (1.0, None),
     "hardsigmoid": (0.2, 0.5),
     "leakyrelu": (0.01, None),
     "relu": (None, None),
-    "scaledtanh": (1.0, 1.0),
+    "scaledtanh": (math.nan, math.nan),
     "sigmoid": (None, None),
     "softplus": (None, None),
     "softsign": (None, None),

@@ -169,12 +169,11 @@ def cast(node: Node, inputs: Values, opset: int) -> Value:
     if isinstance(value, Fill):
         return value
     is_integer = isinstance(value, Data) and value.is_integer
-    if is_integer and arguments.is_integer_type(to):
+    if is_integer and arguments.is_wide_integer_type(to):
         return value
     if not arguments.is_float_type(to):
-        raise UnsupportedLayerError(
-            f"it makes data type {to} of {'integers' if is_integer else 'floats'}"
-        )
+        kind = "integers, which may not fit" if is_integer else "floats"
+        raise UnsupportedLayerError(f"it makes data type {to} of {kind}")
     if not isinstance(value, Data) or not is_integer:
         return value
     if value.last is None:
