@@ -710,7 +710,7 @@ def test_activations_whose_numbers_are_not_agreed_upon(candidate: str) -> None:
     weights = gru_weights(np.random.default_rng(0), I, H)
     activations = ["Sigmoid", candidate]
     assert candidate.lower() in refused(gru_model(weights, activations=activations)).lower()
-    numbers = {
+    numbers: dict[str, Any] = {
         "activation_alpha": [1.0],
         "activation_beta": [0.0 if candidate == "Affine" else 1.0],
     }
