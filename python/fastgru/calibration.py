@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgru.arrays import Float32Array, as_state
-from fastgru.precision import MOST, check_finite, scale_of
+from fastgru.precision import MOST, check_finite, scale_of, weight_names
 from fastgru.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -189,9 +189,10 @@ def calibrated_spec(gru: GRU, kept: set[int], calibration: Any) -> ModelSpec:
     tensors: dict[str, Float32Array] = dict(gru.tensors())
     scales: dict[str, Float32Array] = {}
     size = gru.hidden_size
-    for name, sums in moments.items():
-        if int(name.split("_")[2][1:]) in kept:
+    for layer, name in weight_names(gru._spec):
+        if layer in kept:
             continue
+        sums = moments[name]
         weight, bias_name = tensors[name], name.replace("weight", "bias")
         check_finite(name, weight)
         if not all(gathered.are_finite for gathered in sums):

@@ -1,21 +1,24 @@
 """The directory of a zip archive, and where the bytes of its members are.
 
-`read` lists what any archive holds. `stored_members` is for the archives that torch.save writes, in
-which every member lies as it is, so that parts of it can be read in place. Nothing is ever
-extracted; names are only names. Refuses archives whose records contradict each other or the file,
-and, in `stored_members`, compressed, encrypted and overlapping members, names that appear twice
-and names that are paths to elsewhere. Not `zipfile`: it takes hundreds of bytes for an entry of 46
-before it can be asked, and how strict it is depends on Python's version.
+`read` lists what any archive holds. `stored_members` is for the archives that torch.save and Keras
+write, in which every member lies as it is, so that parts of it can be read in place, and
+`sound_bytes` for a member that must be whole. Nothing is ever extracted; names are only names.
+Refuses archives whose records contradict each other or the file, and, in `stored_members`,
+compressed, encrypted and overlapping members, names that appear twice and names that are paths to
+elsewhere. Not `zipfile`: it takes hundreds of bytes for an entry of 46 before it can be asked, and
+how strict it is depends on Python's version.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from fastgru.errors import FormatError
-from fastgru.formats.window import Allowance
+from fastgru.formats.window import Allowance, Window
 from fastgru.spec import report
 
 _END = struct.Struct("<4s4H2LH")
@@ -27,6 +30,7 @@ _MAX_COMMENT = 0xFFFF
 _ENCRYPTED, _UTF8 = 0x0001, 0x0800
 _ENTRY_COST = 400  # bytes that an Entry and a Member take, beside the name
 _MAX_PROBLEMS = 12
+_CHUNK = 1 << 20  # bytes whose checksum is taken at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +209,15 @@ def _at(file: BinaryIO, start: int, length: int) -> bytes:
     if len(data) != length:
         raise FormatError(f"damaged zip archive: expected {length} bytes, got {len(data)}")
     return data
+
+
+def sound_bytes(file: BinaryIO, member: Member, unset: Collection[int] = ()) -> Window:
+    """The bytes of `member`, if they have its checksum, or it is one of `unset`: FormatError."""
+    end = member.start + member.size
+    window = Window(file, member.start, end)
+    crc = 0
+    while window.position < end:
+        crc = zlib.crc32(window.read(min(_CHUNK, end - window.position)), crc)
+    if member.crc != crc and member.crc not in unset:
+        raise FormatError(f"damaged: expected the CRC {member.crc:08x}, got {crc:08x}")
+    return Window(file, member.start, end)

@@ -8,13 +8,12 @@ hdf5, layers), archives that Keras does not write, and running anything from a f
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.regular import open_regular
-from fastgru.formats.window import Allowance, Window
+from fastgru.formats.window import Allowance
 from fastgru.options import check_isa, check_options, positive
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MAX_JSON = 1 << 21  # of a config; one of 100 layers is 100 kB. Parsed, it may take 25 times that.
-_CHUNK = 1 << 20
 
 
 def looks_like_keras(names: Collection[str]) -> bool:
@@ -123,6 +121,7 @@ def _read(
     # Importing fastgru must stay fast and needs none of these.
     from fastgru.formats.keras.config import keras_version  # noqa: PLC0415
     from fastgru.formats.keras.hdf5 import MAGIC, Hdf5File  # noqa: PLC0415
+    from fastgru.formats.zip_directory import sound_bytes  # noqa: PLC0415
 
     size = os.fstat(file.fileno()).st_size
     allowance = Allowance(size)
@@ -138,7 +137,7 @@ def _read(
         metadata = _json(file, members[_METADATA], _METADATA)
         version = keras_version(metadata.get("keras_version"))
         start, size = members[_WEIGHTS].start, members[_WEIGHTS].size
-        _check_sum(file, members[_WEIGHTS])
+        sound_bytes(file, members[_WEIGHTS])
     elif head != MAGIC:
         raise FormatError(
             f"expected a .keras archive or a .weights.h5 (HDF5), got a file that starts with "
@@ -211,20 +210,8 @@ def _members(file: BinaryIO, size: int, allowance: Allowance) -> dict[str, Membe
 
 def _json(file: BinaryIO, member: Member, name: str) -> dict[str, Any]:
     from fastgru.formats.strict_json import parse_object  # noqa: PLC0415
+    from fastgru.formats.zip_directory import sound_bytes  # noqa: PLC0415
 
     if member.size > _MAX_JSON:
         raise FormatError(f"{name}: expected at most {_MAX_JSON} bytes, got {member.size}")
-    _check_sum(file, member)
-    return parse_object(
-        Window(file, member.start, member.start + member.size).read(member.size), name
-    )
-
-
-def _check_sum(file: BinaryIO, member: Member) -> None:
-    end = member.start + member.size
-    window = Window(file, member.start, end)
-    crc = 0
-    while window.position < end:
-        crc = zlib.crc32(window.read(min(_CHUNK, end - window.position)), crc)
-    if crc != member.crc:
-        raise FormatError(f"damaged: expected the CRC {member.crc:08x}, got {crc:08x}")
+    return parse_object(sound_bytes(file, member).read(member.size), name)

@@ -22,6 +22,7 @@ SMALL = 64  # axes of a shape, and elements of a shape of one number that is mad
 
 _FLOAT_TYPES = (1, 10, 11, 16)  # of TensorProto.DataType
 _INTEGER_TYPES = (2, 3, 4, 5, 6, 7, 12, 13)
+_WIDE_INTEGER_TYPES = (6, 7)  # INT32 and INT64
 
 Inputs = Sequence[Array | None]
 
@@ -37,8 +38,8 @@ def is_integer_type(elem_type: int) -> bool:
 
 
 def is_wide_integer_type(elem_type: int) -> bool:
-    """Whether it holds any index: TensorProto's INT32 and INT64."""
-    return elem_type in (6, 7)
+    """Whether TensorProto's `elem_type` is an integer's that holds any index."""
+    return elem_type in _WIDE_INTEGER_TYPES
 
 
 def symbolic(values: Sequence[Any]) -> Array:
