@@ -47,11 +47,11 @@ struct Scratch {
   float* sequences[2];   // layer outputs: [steps, row_block, D * H]; only as many as layers need
 };
 
-// What rows_* kernels need instead of gates: x, gates, two states, r * h and z of two vectors of
-// rows, and room to read beyond the last unit.
+// What rows_* kernels need instead of gates: x, its part of n, two states, r * h and z of two
+// vectors of rows, and room to read beyond the last unit.
 std::size_t rows_scratch(const ModelSizes& sizes) {
   const std::size_t K = std::max(sizes.input_size, sizes.layer_input(1));
-  return checked_product(K + 7 * sizes.hidden_size + 3 * kPanel, 2 * kPanel);
+  return checked_product(K + 5 * sizes.hidden_size + kPanel, 2 * kPanel);
 }
 
 // All memory of one call, carved from the calling thread's arena.
@@ -203,9 +203,12 @@ class RowBlock {
     const bool back_in = direction == 1 || (sizes_.reverse && layer == call_.first_layer);
     const bool back_out = direction == 1 || (sizes_.reverse && layer + 1 == call_.end_layer);
     const View<const float> in = input(layer, step);
-    for (std::size_t s = 0; s < steps; ++s)
+    const std::ptrdiff_t in_step = back_in ? -in.at.time_stride : in.at.time_stride;
+    for (std::size_t row = 0; row < rows; ++row)
+      scratch_.x_rows[row] = in.row(row, time_of(row, back_in, step));
+    for (std::size_t s = 1; s < steps; ++s)
       for (std::size_t row = 0; row < rows; ++row)
-        scratch_.x_rows[s * rows + row] = in.row(row, time_of(row, back_in, step + s));
+        scratch_.x_rows[s * rows + row] = scratch_.x_rows[(s - 1) * rows + row] + in_step;
     const View<float> out = output(layer, direction, step);
     for (std::size_t row = 0; row < rows; ++row)
       scratch_.out_rows[row] = out.row(row, time_of(row, back_out, step)) + share_.units.begin;
@@ -297,14 +300,15 @@ class RowBlock {
   }
 
   void load_state(std::size_t layer, std::size_t direction) const {
-    const std::size_t bytes = share_.units.size() * sizeof(float);
-    for (std::size_t row = 0; row < count_; ++row) {
-      float* to = state(layer, 0) + row * plan_.state_stride + share_.units.begin;
-      if (call_.h_0)
-        std::memcpy(to, call_.h_0 + state_offset(layer, direction, row), bytes);
-      else
-        std::memset(to, 0, bytes);
-    }
+    const std::size_t bytes = share_.units.size() * sizeof(float), stride = plan_.state_stride;
+    float* const to = state(layer, 0) + share_.units.begin;
+    if (call_.h_0)
+      for (std::size_t row = 0; row < count_; ++row)
+        std::memcpy(to + row * stride, call_.h_0 + state_offset(layer, direction, row), bytes);
+    else if (share_.team.count() == 1)
+      std::memset(to, 0, count_ * stride * sizeof(float));
+    else
+      for (std::size_t row = 0; row < count_; ++row) std::memset(to + row * stride, 0, bytes);
   }
 
   // A row's state stays where its last step left it.

@@ -21,52 +21,57 @@ constexpr int kRowVectors = 2;
 template <class V>
 constexpr size_t kWidth = static_cast<size_t>(kRowVectors) * V::lanes;
 
-// Rows' values [0, count) into a block. Rows beyond the last one repeat it: nobody reads them.
+// body(i, n): values [i, i + n) of `count`, four at a time. The last four may overlap those before
+// them; only fewer than four in all are fewer.
+template <class Body>
+FASTGRU_INLINE void for_each_four(size_t count, Body body) {
+  if (count < 4) return body(0, count);
+  for (size_t i = 0; i + 4 <= count; i += 4) body(i, 4);
+  if (count % 4) body(count - 4, 4);
+}
+
+// Values [0, count) of a tile's rows, at rows[r] + offset, into a block.
 template <class V>
-FASTGRU_NOINLINE void read_rows(const float* const* rows, size_t active, size_t count,
+FASTGRU_NOINLINE void read_rows(const float* const* rows, size_t count, std::ptrdiff_t offset,
                                 float* block) {
-  for (size_t v = 0; v < kRowVectors; ++v)
-    for (size_t i = 0; i < count; i += V::lanes) {
-      const size_t n = count - i < V::lanes ? count - i : V::lanes;
-      V m[V::lanes];
+  for_each_four(count, [&](size_t i, size_t n) FASTGRU_INLINE_LAMBDA {
+    FASTGRU_UNROLL
+    for (int v = 0; v < kRowVectors; ++v) {
+      V m[4];
       FASTGRU_UNROLL
-      for (int j = 0; j < V::lanes; ++j) {
-        const size_t row = v * V::lanes + static_cast<size_t>(j);
-        const float* from = rows[row < active ? row : active - 1] + i;
-        m[j] = n == V::lanes ? V::load(from) : V::load_first(from, n);
-      }
-      transpose(m);
-      for (size_t j = 0; j < n; ++j) m[j].store(block + (i + j) * kWidth<V> + v * V::lanes);
+      for (int j = 0; j < 4; ++j)
+        m[j] =
+            V::load_quarters(rows + v * V::lanes + j, offset + static_cast<std::ptrdiff_t>(i), n);
+      transpose_quarters(m);
+      FASTGRU_UNROLL
+      for (size_t j = 0; j < 4; ++j)
+        if (j < n) m[j].store(block + (i + j) * kWidth<V> + v * V::lanes);
     }
+  });
 }
 
-// The inverse, for the rows that exist: rows[r] + offset. The block has room for whole vectors of
-// values.
+// The inverse. The block has room for four values.
 template <class V>
-FASTGRU_NOINLINE void write_rows(const float* block, size_t active, size_t count,
-                                 float* const* rows, std::ptrdiff_t offset) {
-  for (size_t v = 0; v < kRowVectors; ++v)
-    for (size_t i = 0; i < count && v * V::lanes < active; i += V::lanes) {
-      const size_t n = count - i < V::lanes ? count - i : V::lanes;
-      V m[V::lanes];
+FASTGRU_NOINLINE void write_rows(const float* block, size_t count, float* const* rows,
+                                 std::ptrdiff_t offset) {
+  for_each_four(count, [&](size_t i, size_t n) FASTGRU_INLINE_LAMBDA {
+    FASTGRU_UNROLL
+    for (int v = 0; v < kRowVectors; ++v) {
+      V m[4];
       FASTGRU_UNROLL
-      for (int j = 0; j < V::lanes; ++j)
-        m[j] = V::load(block + (i + static_cast<size_t>(j)) * kWidth<V> + v * V::lanes);
-      transpose(m);
+      for (size_t j = 0; j < 4; ++j) m[j] = V::load(block + (i + j) * kWidth<V> + v * V::lanes);
+      transpose_quarters(m);
       FASTGRU_UNROLL
-      for (int j = 0; j < V::lanes; ++j) {
-        const size_t row = v * V::lanes + static_cast<size_t>(j);
-        if (row >= active) break;
-        float* const to = rows[row] + offset + i;
-        n == V::lanes ? m[j].store(to) : m[j].store_first(to, n);
-      }
+      for (int j = 0; j < 4; ++j)
+        m[j].store_quarters(rows + v * V::lanes + j, offset + static_cast<std::ptrdiff_t>(i), n);
     }
+  });
 }
 
-// Units in groups whose accumulators fit the registers.
-template <class V, int G>
-constexpr int kUnits =
-    V::max_accumulators / (kRowVectors * G) < 4 ? V::max_accumulators / (kRowVectors * G) : 4;
+// Units side by side: gates of more would spill what the products left in registers (four on
+// AVX-512: 1.05 to 1.12 times as long at H = 4 and 18).
+template <int G>
+constexpr int kUnits = G == 1 ? 4 : 2;
 
 // Accumulator (u * G + g) * kRowVectors + v: bias + W in for units [unit, unit + U).
 // bias: [P][3][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel]; in:
@@ -149,35 +154,31 @@ template <class V>
 struct RowBlocks {
   FASTGRU_INLINE explicit RowBlocks(const Steps& a) {
     const size_t size = a.hidden * kWidth<V>;
-    // write_rows reads whole vectors of values of a state: what follows it is there.
+    // write_rows may read beyond a state's last unit: what follows it is there.
     state = a.gates;
     next = state + size;
-    for (int g = 0; g < 3; ++g) gates[g] = next + static_cast<size_t>(g + 1) * size;
-    reset_state = gates[2] + size;
+    candidate_input = next + size;
+    reset_state = candidate_input + size;
     update = reset_state + size;
     x = update + size;
   }
-  float *state, *next, *gates[3], *reset_state, *update, *x;
+  float *state, *next, *candidate_input, *reset_state, *update, *x;
 };
 
-template <class V>
-FASTGRU_NOINLINE void input_gates(const InputProduct& in, const RowBlocks<V>& block, size_t units) {
-  for_each_unit<kUnits<V, 3>>(0, units, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
-    constexpr int U = decltype(count)::value;
-    const auto acc =
-        row_product<V, U, 3>(in.bias, in.weights, block.x, in.reduction, in.chain, unit);
-    FASTGRU_UNROLL
-    for (int g = 0; g < 3; ++g) store_block<V, U>(block.gates[g], unit, gate_of<V, U, 3>(acc, g));
-  });
+template <class V, int U>
+FASTGRU_INLINE Accumulators<V, U * 3 * kRowVectors> input_gates(const InputProduct& in,
+                                                                const float* x, size_t unit) {
+  return row_product<V, U, 3>(in.bias, in.weights, x, in.reduction, in.chain, unit);
 }
 
 template <class V, bool Plain>
 FASTGRU_NOINLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block) {
-  for_each_unit<kUnits<V, 3>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
+  for_each_unit<kUnits<3>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
+    const auto in = input_gates<V, U>(*a.input, block.x, unit);
     const auto acc = row_product<V, U, 3>(a.bias, a.weights, block.state, a.hidden, a.chain, unit);
     const auto u = reset_after_update<Plain>(
-        a, [&](int g) FASTGRU_INLINE_LAMBDA { return load_units<V, U>(block.gates[g], unit); },
+        a, [&](int g) FASTGRU_INLINE_LAMBDA { return gate_of<V, U, 3>(in, g); },
         gate_of<V, U, 3>(acc, 0), gate_of<V, U, 3>(acc, 1), gate_of<V, U, 3>(acc, 2),
         load_units<V, U>(block.state, unit));
     store_block<V, U>(block.next, unit, u.h);
@@ -186,27 +187,40 @@ FASTGRU_NOINLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block
 
 template <class V, bool Plain>
 FASTGRU_NOINLINE void reset_before_step(const Steps& a, const RowBlocks<V>& block) {
-  for_each_unit<kUnits<V, 2>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
+  for_each_unit<kUnits<2>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
+    const auto in = input_gates<V, U>(*a.input, block.x, unit);
+    store_block<V, U>(block.candidate_input, unit, gate_of<V, U, 3>(in, 2));
     const auto acc = row_product<V, U, 2>(a.bias, a.weights, block.state, a.hidden, a.chain, unit);
-    const auto r =
-        gate<Plain>(a, load_units<V, U>(block.gates[0], unit) + gate_of<V, U, 2>(acc, 0));
-    const auto z =
-        gate<Plain>(a, load_units<V, U>(block.gates[1], unit) + gate_of<V, U, 2>(acc, 1));
+    const auto r = gate<Plain>(a, gate_of<V, U, 3>(in, 0) + gate_of<V, U, 2>(acc, 0));
+    const auto z = gate<Plain>(a, gate_of<V, U, 3>(in, 1) + gate_of<V, U, 2>(acc, 1));
     store_block<V, U>(block.reset_state, unit, r * load_units<V, U>(block.state, unit));
     store_block<V, U>(block.update, unit, z);
   });
-  for_each_unit<kUnits<V, 1>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
+  for_each_unit<kUnits<1>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto acc = row_product<V, U, 1>(a.bias + 2 * kPanel, a.candidate_weights,
                                           block.reset_state, a.hidden, a.chain, unit);
-    const auto n =
-        candidate<Plain>(a, load_units<V, U>(block.gates[2], unit) + gate_of<V, U, 1>(acc, 0));
+    const auto n = candidate<Plain>(
+        a, load_units<V, U>(block.candidate_input, unit) + gate_of<V, U, 1>(acc, 0));
     store_block<V, U>(
         block.next, unit,
         blend(load_units<V, U>(block.update, unit), load_units<V, U>(block.state, unit), n));
   });
 }
+
+// Pointers to a tile's rows. Where the tile is not full its last row stands in for those that do
+// not exist: they read what it reads, compute what it computes and write that over it.
+template <class V, class Pointer>
+struct TileRows {
+  TileRows(const Pointer* rows, size_t active) : at(rows) {
+    if (active == kWidth<V>) return;
+    for (size_t r = 0; r < kWidth<V>; ++r) padded[r] = rows[r < active ? r : active - 1];
+    at = padded;
+  }
+  const Pointer* at;
+  Pointer padded[kWidth<V>];
+};
 
 // step(args, blocks) computes block.next.
 template <class V>
@@ -215,21 +229,20 @@ void for_each_row_tile(const Steps& a, void (*step)(const Steps&, const RowBlock
     const size_t active = a.rows - row < kWidth<V> ? a.rows - row : kWidth<V>;
     RowBlocks<V> block(a);
     float* states[kWidth<V>];
-    for (size_t r = 0; r < active; ++r) states[r] = a.state + (row + r) * a.state_stride;
-    read_rows<V>(states, active, a.hidden, block.state);
+    for (size_t r = 0; r < kWidth<V>; ++r)
+      states[r] = a.state + (row + (r < active ? r : active - 1)) * a.state_stride;
+    const TileRows<V, float*> out(a.out + row, active);
+    read_rows<V>(states, a.hidden, 0, block.state);
     for (size_t s = 0; s < a.steps; ++s) {
-      read_rows<V>(a.input->x + s * a.rows + row, active, a.input->reduction, block.x);
-      input_gates<V>(*a.input, block, a.hidden);
+      const TileRows<V, const float*> x(a.input->x + s * a.rows + row, active);
+      read_rows<V>(x.at, a.input->reduction, 0, block.x);
       step(a, block);
-      const std::ptrdiff_t offset = static_cast<std::ptrdiff_t>(s) * a.out_step;
-      write_rows<V>(block.next, active, a.hidden, a.out + row, offset);
+      write_rows<V>(block.next, a.hidden, out.at, static_cast<std::ptrdiff_t>(s) * a.out_step);
       float* const swap = block.state;
       block.state = block.next;
       block.next = swap;
     }
-    float* const last = a.steps % 2 ? a.next : a.state;
-    for (size_t r = 0; r < active; ++r) states[r] = last + (row + r) * a.state_stride;
-    write_rows<V>(block.state, active, a.hidden, states, 0);
+    write_rows<V>(block.state, a.hidden, states, a.steps % 2 ? a.next - a.state : 0);
   }
 }
 

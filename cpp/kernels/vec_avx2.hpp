@@ -28,6 +28,15 @@ struct Vec {
   static FASTGRU_INLINE Vec load_first(const float* p, std::size_t n) {
     return {_mm256_maskload_ps(p, mask(n))};
   }
+  // Four floats each from p[0] and p[4], with `offset` added; only the first n are read.
+  static FASTGRU_INLINE Vec load_quarters(const float* const* p, std::ptrdiff_t offset,
+                                          std::size_t n) {
+    const auto load = [&](int q) FASTGRU_INLINE_LAMBDA {
+      const float* const from = p[4 * q] + offset;
+      return n == 4 ? _mm_loadu_ps(from) : _mm_maskload_ps(from, _mm256_castsi256_si128(mask(n)));
+    };
+    return {_mm256_insertf128_ps(_mm256_castps128_ps256(load(0)), load(1), 1)};
+  }
   static FASTGRU_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
   static FASTGRU_INLINE Vec set(float x) { return {_mm256_set1_ps(x)}; }
   // The first (half 0) or second ones of `lanes` pairs of bfloat16.
@@ -37,20 +46,29 @@ struct Vec {
                                           : _mm256_and_si256(x, _mm256_set1_epi32(-65536)))};
   }
   FASTGRU_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
-  // 0 < n < lanes. Not maskstore, which is slow on AMD (Zen 1: 64 rows at H = 4 took 8% longer).
-  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {
-    __m128 x = _mm256_castps256_ps128(v);
-    if (n & 4) {
-      _mm_storeu_ps(p, x);
-      x = _mm256_extractf128_ps(v, 1);
-      p += 4;
-    }
+  FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n < lanes
+    const __m128 low = _mm256_castps256_ps128(v);
+    if (n < 4) return store_first(p, n, low);
+    _mm_storeu_ps(p, low);
+    store_first(p + 4, n - 4, _mm256_extractf128_ps(v, 1));
+  }
+  // n < 4. Not maskstore, which is slow on AMD (Zen 1: 64 rows at H = 4 took 8% longer).
+  static FASTGRU_INLINE void store_first(float* p, std::size_t n, __m128 x) {
     if (n & 2) {
       _mm_storel_pi(reinterpret_cast<__m64*>(p), x);
       x = _mm_movehl_ps(x, x);
       p += 2;
     }
     if (n & 1) _mm_store_ss(p, x);
+  }
+  // The inverse of load_quarters.
+  FASTGRU_INLINE void store_quarters(float* const* p, std::ptrdiff_t offset, std::size_t n) const {
+    const auto store = [&](int q, __m128 x) FASTGRU_INLINE_LAMBDA {
+      float* const to = p[4 * q] + offset;
+      n == 4 ? _mm_storeu_ps(to, x) : store_first(to, n, x);
+    };
+    store(0, _mm256_castps256_ps128(v));
+    store(1, _mm256_extractf128_ps(v, 1));
   }
   static FASTGRU_INLINE __m256i mask(std::size_t n) {
     const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -77,26 +95,14 @@ FASTGRU_INLINE Vec pow2_of_rounded(Vec t) {
   const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t.v), 23);
   return {_mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(0x3f800000)))};
 }
-// m as a matrix: m[i] lane j becomes m[j] lane i.
-FASTGRU_INLINE void transpose(Vec (&m)[8]) {
-  __m256 a[8], b[8];
-  FASTGRU_UNROLL
-  for (int i = 0; i < 8; i += 2) {
-    a[i] = _mm256_unpacklo_ps(m[i].v, m[i + 1].v);
-    a[i + 1] = _mm256_unpackhi_ps(m[i].v, m[i + 1].v);
-  }
-  FASTGRU_UNROLL
-  for (int i = 0; i < 8; i += 4) {
-    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
-    b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
-    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
-    b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
-  }
-  FASTGRU_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    m[i].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
-    m[i + 4].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
-  }
+// m as matrices of 4 x 4: m[i] lane 4q + j becomes m[j] lane 4q + i.
+FASTGRU_INLINE void transpose_quarters(Vec (&m)[4]) {
+  const __m256 a = _mm256_unpacklo_ps(m[0].v, m[1].v), b = _mm256_unpackhi_ps(m[0].v, m[1].v);
+  const __m256 c = _mm256_unpacklo_ps(m[2].v, m[3].v), d = _mm256_unpackhi_ps(m[2].v, m[3].v);
+  m[0].v = _mm256_shuffle_ps(a, c, 0x44);
+  m[1].v = _mm256_shuffle_ps(a, c, 0xee);
+  m[2].v = _mm256_shuffle_ps(b, d, 0x44);
+  m[3].v = _mm256_shuffle_ps(b, d, 0xee);
 }
 // Four terms of eight units at once, for Int8 in reduced.hpp. vpmaddubsw takes one unsigned factor,
 // the input's magnitude, and its sign goes to the weight: two products are at most 2 * 128 * 127,

@@ -29,6 +29,20 @@ struct Vec {
   static FASTGRU_INLINE Vec load_first(const float* p, std::size_t n) {
     return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p)};
   }
+  // Four floats each from p[0], p[4], p[8] and p[12], with `offset` added; only the first n are
+  // read.
+  static FASTGRU_INLINE Vec load_quarters(const float* const* p, std::ptrdiff_t offset,
+                                          std::size_t n) {
+    const auto load = [&](int q) FASTGRU_INLINE_LAMBDA {
+      const float* const from = p[4 * q] + offset;
+      return n == 4 ? _mm_loadu_ps(from)
+                    : _mm_maskz_loadu_ps(static_cast<__mmask8>((1u << n) - 1u), from);
+    };
+    __m512 x = _mm512_castps128_ps512(load(0));
+    x = _mm512_insertf32x4(x, load(1), 1);
+    x = _mm512_insertf32x4(x, load(2), 2);
+    return {_mm512_insertf32x4(x, load(3), 3)};
+  }
   static FASTGRU_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
   static FASTGRU_INLINE Vec set(float x) { return {_mm512_set1_ps(x)}; }
   // The first (half 0) or second ones of `lanes` pairs of bfloat16.
@@ -40,6 +54,18 @@ struct Vec {
   FASTGRU_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
   FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n < lanes
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), v);
+  }
+  // The inverse of load_quarters.
+  FASTGRU_INLINE void store_quarters(float* const* p, std::ptrdiff_t offset, std::size_t n) const {
+    const auto store = [&](int q, __m128 x) FASTGRU_INLINE_LAMBDA {
+      float* const to = p[4 * q] + offset;
+      n == 4 ? _mm_storeu_ps(to, x)
+             : _mm_mask_storeu_ps(to, static_cast<__mmask8>((1u << n) - 1u), x);
+    };
+    store(0, _mm512_castps512_ps128(v));
+    store(1, _mm512_extractf32x4_ps(v, 1));
+    store(2, _mm512_extractf32x4_ps(v, 2));
+    store(3, _mm512_extractf32x4_ps(v, 3));
   }
 };
 
@@ -62,34 +88,14 @@ FASTGRU_INLINE Vec pow2_of_rounded(Vec t) {
   const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(0x3f800000)))};
 }
-// m as a matrix: m[i] lane j becomes m[j] lane i.
-FASTGRU_INLINE void transpose(Vec (&m)[16]) {
-  __m512 a[16], b[16];
-  FASTGRU_UNROLL
-  for (int i = 0; i < 16; i += 2) {
-    a[i] = _mm512_unpacklo_ps(m[i].v, m[i + 1].v);
-    a[i + 1] = _mm512_unpackhi_ps(m[i].v, m[i + 1].v);
-  }
-  // b[4i + j]: lane 4q + r is m[4i + r] lane 4q + j
-  FASTGRU_UNROLL
-  for (int i = 0; i < 16; i += 4) {
-    b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
-    b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
-    b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
-    b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
-  }
-  // Quarters: the same for 4 x 4 blocks of 128 bits.
-  FASTGRU_UNROLL
-  for (int j = 0; j < 4; ++j) {
-    const __m512 low = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88);   // quarters 0 and 2
-    const __m512 high = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd);  // quarters 1 and 3
-    const __m512 low2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88);
-    const __m512 high2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xdd);
-    m[j].v = _mm512_shuffle_f32x4(low, low2, 0x88);
-    m[4 + j].v = _mm512_shuffle_f32x4(high, high2, 0x88);
-    m[8 + j].v = _mm512_shuffle_f32x4(low, low2, 0xdd);
-    m[12 + j].v = _mm512_shuffle_f32x4(high, high2, 0xdd);
-  }
+// m as matrices of 4 x 4: m[i] lane 4q + j becomes m[j] lane 4q + i.
+FASTGRU_INLINE void transpose_quarters(Vec (&m)[4]) {
+  const __m512 a = _mm512_unpacklo_ps(m[0].v, m[1].v), b = _mm512_unpackhi_ps(m[0].v, m[1].v);
+  const __m512 c = _mm512_unpacklo_ps(m[2].v, m[3].v), d = _mm512_unpackhi_ps(m[2].v, m[3].v);
+  m[0].v = _mm512_shuffle_ps(a, c, 0x44);
+  m[1].v = _mm512_shuffle_ps(a, c, 0xee);
+  m[2].v = _mm512_shuffle_ps(b, d, 0x44);
+  m[3].v = _mm512_shuffle_ps(b, d, 0xee);
 }
 // Four terms of sixteen units at once, for Int8 in reduced.hpp; as on AVX2, but for vpsignb, which
 // AVX-512 does not have: weights are negated where the input is negative.

@@ -32,6 +32,11 @@ struct Vec {
     for (std::size_t i = 0; i < n; ++i) x.v[i] = p[i];
     return x;
   }
+  // Four floats from p[0], with `offset` added; only the first n are read.
+  static FASTGRU_INLINE Vec load_quarters(const float* const* p, std::ptrdiff_t offset,
+                                          std::size_t n) {
+    return n == 4 ? load(p[0] + offset) : load_first(p[0] + offset, n);
+  }
   static FASTGRU_INLINE Vec broadcast(const float* p) { return set(*p); }
   static FASTGRU_INLINE Vec set(float x) { return {Floats{x, x, x, x}}; }
   // The first (half 0) or second ones of `lanes` pairs of bfloat16.
@@ -45,6 +50,10 @@ struct Vec {
   FASTGRU_INLINE void store(float* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
   FASTGRU_INLINE void store_first(float* p, std::size_t n) const {  // 0 < n < lanes
     for (std::size_t i = 0; i < n; ++i) p[i] = v[i];
+  }
+  // The inverse of load_quarters.
+  FASTGRU_INLINE void store_quarters(float* const* p, std::ptrdiff_t offset, std::size_t n) const {
+    n == 4 ? store(p[0] + offset) : store_first(p[0] + offset, n);
   }
 };
 
@@ -64,8 +73,8 @@ FASTGRU_INLINE Vec with_sign_of(Vec magnitude, Vec sign) {
 }
 // 2^n of t = kRoundMagic + n, -126 <= n <= 128; n = 128 gives infinity. See math.hpp.
 FASTGRU_INLINE Vec pow2_of_rounded(Vec t) { return Vec::from_bits((t.bits() << 23) + 0x3f800000u); }
-// m as a matrix: m[i] lane j becomes m[j] lane i.
-FASTGRU_INLINE void transpose(Vec (&m)[4]) {
+// m[i] lane j becomes m[j] lane i.
+FASTGRU_INLINE void transpose_quarters(Vec (&m)[4]) {
   FASTGRU_UNROLL
   for (int i = 0; i < 4; ++i) {
     FASTGRU_UNROLL
