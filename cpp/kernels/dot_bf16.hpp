@@ -62,7 +62,7 @@ struct Bfloat16Dot {
                      }
                    }
                  });
-      store_all<V>(acc, kept->of<V, R, G>(row, chunk));
+      kept->store<V, R, C, G>(acc, row, chunk);
     }
   };
 };

@@ -48,8 +48,6 @@ struct InputTile {
   static constexpr int kGates = 3;
   static const float* bias(const InputProduct& a) { return a.bias; }
   static const float* weights(const InputProduct& a) { return a.weights; }
-  static const ReducedMatrix& matrix(const InputProduct& a) { return a.reduced.matrix; }
-  static auto multiply(const Reduced& r) { return r.kernels->multiply_input; }
   static size_t reduction(const InputProduct& a) { return a.reduction; }
   template <int R>
   static FASTGRU_INLINE void inputs(const InputProduct& a, size_t row, const float* (&in)[R]) {
@@ -226,9 +224,9 @@ struct ResetBeforeCandidate {
 template <class Args>
 struct Chain {
   const Args& args;
-  size_t begin, end;  // of the reduction
-  size_t vectors;     // rows x chunks of the group
-  Ahead ahead;        // what the next chain needs, for all tiles together
+  size_t begin, end;                 // of the reduction
+  size_t rows, first_chunk, chunks;  // of the group
+  Ahead ahead;                       // what the next chain needs, for all tiles together
 };
 template <class Tile>
 struct ChainTile {
@@ -245,11 +243,12 @@ struct ChainTile {
       w[c] = weights_of<V, kGates>(Tile::weights(a), Tile::reduction(a), chunk + c);
       bias[c] = bias_of<V>(Tile::bias(a), chunk + c);
     }
-    for (int i = 0; i < R * C; ++i)
-      sums[i] = kept->of<V, R, kGates>(row, chunk) + i * kGates * V::lanes;
-    const size_t before = kept->before<R>(row, chunk), lines = chain.ahead.bytes / kLine;
-    const size_t from = lines * before / chain.vectors * kLine;
-    const size_t to = lines * (before + R * C) / chain.vectors * kLine;
+    for (int i = 0; i < R * C; ++i) sums[i] = kept->at<V, kGates>(row + i / C, chunk + i % C);
+    // Of all vectors, one for each row and chunk: those of the tiles before, and the tile's.
+    const size_t before = row * chain.chunks + R * (chunk - chain.first_chunk);
+    const size_t vectors = chain.rows * chain.chunks, lines = chain.ahead.bytes / kLine;
+    const size_t from = lines * before / vectors * kLine;
+    const size_t to = lines * (before + R * C) / vectors * kLine;
     add_chain<V, R, C, kGates>(w, bias, in, chain.begin, chain.end, sums,
                                {chain.ahead.from + from, to - from});
   }
@@ -265,7 +264,7 @@ struct WholeTile {
                   const Kept* kept) {
     Accumulators<V, R * C * kGates> acc;
     if (kept) {
-      acc = load_all<V, R * C * kGates>(kept->of<V, R, kGates>(row, chunk));
+      acc = kept->load<V, R, C, kGates>(row, chunk);
     } else {
       const float* in[R];
       Tile::inputs(a, row, in);
@@ -288,7 +287,8 @@ struct Tiling {
         far(far_),
         by_chains(far_ && rows_ * kPanelChunks * 3 > V::max_accumulators &&
                   rows_ <= Kept::kMostRows),
-        chunks((units + V::lanes - 1) / V::lanes, by_chains ? kPanelChunks : kChunks) {}
+        chunks((units + V::lanes - 1) / V::lanes, by_chains ? kPanelChunks : kChunks,
+               by_chains ? kPanelChunks : 1) {}
   // Whether these chunks of two rows are two panels.
   FASTGRU_INLINE bool two_streams(size_t rows_of_call, size_t chunk, size_t count) const {
     return kPanelChunks == 2 && far && rows_of_call == 2 && chunk % 2 == 0 && count == 4;
@@ -308,7 +308,7 @@ template <class Tile, class V, class Args>
 void run_by_chains(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset, size_t rows,
                    size_t chunk, size_t chunks, size_t next) {
   alignas(64) float sums[Kept::kMostRows * Tile::kGates * kPanel];
-  const Kept kept{sums, 0, chunk, chunks};
+  const Kept kept{sums, Tile::kGates * kPanel, 0, panel_of<V>(chunk)};
   constexpr size_t kTerm = Tile::kGates * kPanel * sizeof(float);
   const size_t reduction = Tile::reduction(a);
   const char* const weights = reinterpret_cast<const char*>(Tile::weights(a));
@@ -318,8 +318,9 @@ void run_by_chains(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset
   for (size_t k = 0, end; k < reduction; k = end) {
     end = reduction - k < a.chain ? reduction : k + a.chain;
     const char* const ahead = end < reduction ? term(chunk, end) : term(next, 0);
-    run_group<ChainTile<Tile>, V>(Chain<Args>{a, k, end, rows * chunks, {ahead, (end - k) * kTerm}},
-                                  tiling.rows, offset, 0, chunk, chunks, &kept);
+    run_group<ChainTile<Tile>, V>(
+        Chain<Args>{a, k, end, rows, chunk, chunks, {ahead, (end - k) * kTerm}}, tiling.rows,
+        offset, 0, chunk, chunks, &kept);
   }
   run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, chunk, chunks, &kept);
 }
@@ -331,7 +332,7 @@ template <class Tile, class V, class Args>
 void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t chunk, size_t chunks) {
   constexpr int kG = Tile::kGates;
   alignas(64) float sums[2 * Tiling<V>::kChunks * kG * V::lanes];
-  const Kept kept{sums, 0, chunk, chunks};
+  const Kept kept{sums, Tiling<V>::kChunks * kG * V::lanes, 0, panel_of<V>(chunk)};
   const float* in[2];
   Tile::inputs(a, 0, in);
   const size_t reduction = Tile::reduction(a);
@@ -344,10 +345,8 @@ void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t chunk, size_t 
         const size_t at = half + 2 * static_cast<size_t>(panel);
         w[panel] = weights_of<V, kG>(Tile::weights(a), reduction, at);
         bias[panel] = bias_of<V>(Tile::bias(a), at);
-        // as WholeTile's tiles of two rows and two chunks have them
-        for (int row = 0; row < 2; ++row)
-          to[2 * row + panel] = kept.of<V, 2, kG>(0, chunk + 2 * static_cast<size_t>(panel)) +
-                                (2 * row + static_cast<int>(half - chunk)) * kG * V::lanes;
+        for (size_t row = 0; row < 2; ++row)
+          to[2 * row + static_cast<size_t>(panel)] = kept.at<V, kG>(row, at);
       }
       add_chain<V, 2, 2, kG, false>(w, bias, in, k, end, to, {});
     }
@@ -393,35 +392,62 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
   }
 }
 
-// The same where the layer's weights are in reduced precision: its own kernels multiply, and tiles
-// take it from there.
-template <class Tile, class V, class Args>
-void reduced_pass(const Args& a, std::ptrdiff_t offset, Order order) {
-  alignas(64) float sums[Kept::kMostRows * Tiling<V>::kPanelChunks * Tile::kGates * V::lanes];
-  const size_t all_chunks = (a.units + V::lanes - 1) / V::lanes;
-  for (size_t row = 0; row < a.rows; row += Kept::kMostRows) {
-    const size_t rows = a.rows - row < Kept::kMostRows ? a.rows - row : Kept::kMostRows;
-    const Cut row_tiles(rows, V::max_rows);
-    const Cut groups(all_chunks,
-                     row_tiles.parts == 1 ? Tiling<V>::kChunks : Tiling<V>::kPanelChunks);
+// ---- the same where the layer's weights are in reduced precision ----
+
+// work(first row, rows, first chunk, chunks): all of a call, in groups of rows whose products L1
+// holds and of whole panels, more than one of them where one tile has all rows.
+template <class V, class Work>
+FASTGRU_INLINE void for_each_reduced_group(size_t all_rows, size_t units, Order order, Work work) {
+  constexpr size_t kPanelChunks = Tiling<V>::kPanelChunks;
+  const size_t most = all_rows <= V::max_rows ? Tiling<V>::kChunks : kPanelChunks;
+  const Cut groups((units + V::lanes - 1) / V::lanes, most, kPanelChunks);
+  for (size_t row = 0; row < all_rows; row += Kept::kMostRows) {
+    const size_t rows = all_rows - row < Kept::kMostRows ? all_rows - row : Kept::kMostRows;
     for (size_t i = 0; i < groups.parts; ++i) {
       const size_t g = in_order(groups, i, order);
-      const size_t chunk = groups.begin_of(g), chunks = groups.size_of(g);
-      const Kept kept{sums, row, chunk, chunks};
-      Tile::multiply(a.reduced)({Tile::matrix(a), Tile::bias(a), a.reduced.operands, Tile::kGates,
-                                 Tile::reduction(a), a.chain, row, rows, chunk, chunks, sums});
-      run_group<WholeTile<Tile>, V>(a, row_tiles, offset, row, chunk, chunks, &kept);
+      work(row, rows, groups.begin_of(g), groups.size_of(g));
     }
   }
 }
 
+// The input product, straight to where the gates read it.
 template <class V>
-void input_product(const InputProduct& a) {
-  if (!a.reduced.kernels)
-    return pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0, Order::forwards);
+void reduced_input_product(const InputProduct& a) {
   for (size_t row = 0; row < a.rows; ++row)
     a.reduced.kernels->prepare_input(a.x[row], a.reduction, a.reduced.operands, row);
-  reduced_pass<InputTile, V>(a, 0, Order::forwards);
+  const size_t stride = gates_stride(a.units);
+  for_each_reduced_group<V>(
+      a.rows, a.units, Order::forwards,
+      [&](size_t row, size_t rows, size_t chunk, size_t chunks) FASTGRU_INLINE_LAMBDA {
+        float* const gates = a.out + row * stride + panel_of<V>(chunk) * (3 * kPanel);
+        a.reduced.kernels->multiply_input({a.reduced.matrix, a.bias, a.reduced.operands, 3,
+                                           a.reduction, a.chain, row, rows, chunk, chunks, gates,
+                                           stride});
+      });
+}
+
+// A step's: tiles take the products from where they are kept.
+template <class Tile, class V>
+void reduced_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
+  constexpr size_t kWidest = Tiling<V>::kChunks / Tiling<V>::kPanelChunks;  // panels of few rows
+  constexpr size_t kPanels = kWidest * V::max_rows < Kept::kMostRows ? 1 : kWidest;
+  alignas(64) float sums[Kept::kMostRows * kPanels * Tile::kGates * kPanel];
+  for_each_reduced_group<V>(
+      a.rows, a.units, order,
+      [&](size_t row, size_t rows, size_t chunk, size_t chunks) FASTGRU_INLINE_LAMBDA {
+        const size_t panels = panel_of<V>(chunk + chunks - 1) - panel_of<V>(chunk) + 1;
+        const Kept kept{sums, panels * (Tile::kGates * kPanel), row, panel_of<V>(chunk)};
+        Tile::multiply(a.reduced)({Tile::matrix(a), Tile::bias(a), a.reduced.operands, Tile::kGates,
+                                   Tile::reduction(a), a.chain, row, rows, chunk, chunks, sums,
+                                   kept.stride});
+        run_group<WholeTile<Tile>, V>(a, Cut(rows, V::max_rows), offset, row, chunk, chunks, &kept);
+      });
+}
+
+template <class V>
+void input_product(const InputProduct& a) {
+  if (a.reduced.kernels) return reduced_input_product<V>(a);
+  pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0, Order::forwards);
 }
 
 // One product of a step's states in reduced precision, and what becomes of it.

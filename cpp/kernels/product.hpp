@@ -167,23 +167,10 @@ struct Ahead {
 };
 constexpr size_t kLine = 64;
 
-template <class V, int N>
-FASTGRU_INLINE void store_all(const Accumulators<V, N>& acc, float* to) {
-  FASTGRU_UNROLL
-  for (int i = 0; i < N; ++i) acc.v[i].store(to + i * V::lanes);
-}
-template <class V, int N>
-FASTGRU_INLINE Accumulators<V, N> load_all(const float* from) {
-  Accumulators<V, N> acc;
-  FASTGRU_UNROLL
-  for (int i = 0; i < N; ++i) acc.v[i] = V::load(from + i * V::lanes);
-  return acc;
-}
-
 // The chain [begin, end) of a tile's products, added to the sums of those before it. chunks: where
-// each chunk's weights begin, bias: its biases; sums: where the G vectors of row r and chunk c,
-// number r * C + c, are kept. Fetch: whether anything is ahead. Not inline: tiles of different
-// kinds share it.
+// each chunk's weights begin, bias: its biases; sums: where those of row r and chunk c, number
+// r * C + c, are kept, gate after gate at kPanel. Fetch: whether anything is ahead. Not inline:
+// tiles of different kinds share it.
 template <class V, int R, int C, int G, bool Fetch = true>
 FASTGRU_NOINLINE void add_chain(const float* const (&chunks)[C], const float* const (&bias)[C],
                                 const float* const (&rows)[R], size_t begin, size_t end,
@@ -222,7 +209,7 @@ FASTGRU_NOINLINE void add_chain(const float* const (&chunks)[C], const float* co
     FASTGRU_UNROLL
     for (int g = 0; g < G; ++g) {
       V& sum = acc.v[i * G + g];
-      float* const to = sums[i] + g * V::lanes;
+      float* const to = sums[i] + g * kPanel;
       if (begin != 0) sum = V::load(to) + sum;
       sum.store(to);
     }

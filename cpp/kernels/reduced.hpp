@@ -102,7 +102,7 @@ struct Bfloat16 {
                      }
                    }
                  });
-      store_all<V>(acc, kept->of<V, R, G>(row, chunk));
+      kept->store<V, R, C, G>(acc, row, chunk);
     }
   };
 };
@@ -215,7 +215,6 @@ struct Int8 {
       for (int c = 0; c < C; ++c)
         w[c] = static_cast<const int8_t*>(a.matrix.weights) +
                panel_of<V>(chunk + c) * bytes * (G * kPanel) + kTerms * lane_in_panel<V>(chunk + c);
-      float* const sums = kept->of<V, R, G>(row, chunk);
       // Planes whose sums fit the registers together read the weights once: for one row, whose
       // time is that of reading them, an input in 16 bits costs what one in 8 bits would.
       constexpr int kAtOnce = Planes * N <= V::max_accumulators ? Planes : 1;
@@ -249,21 +248,21 @@ struct Int8 {
           const V scale = V::broadcast(a.operands.scales + row + r);
           FASTGRU_UNROLL
           for (int c = 0; c < C; ++c) {
+            float* const sums = kept->at<V, G>(row + r, chunk + c);
             FASTGRU_UNROLL
             for (int g = 0; g < G; ++g) {
               const int i = (r * C + c) * G + g;
               V sum = D::to_floats(acc.v[i].v);
               if (plane + kAtOnce < Planes) {
-                (sum * V::set(256.0f)).store(sums + i * V::lanes);
+                (sum * V::set(256.0f)).store(sums + g * kPanel);
                 continue;
               }
               if (kAtOnce > 1)
                 sum = sum * V::set(256.0f) + D::to_floats(acc.v[(kAtOnce - 1) * N + i].v);
               else if (Planes > 1)
-                sum = V::load(sums + i * V::lanes) + sum;
+                sum = V::load(sums + g * kPanel) + sum;
               const V bias = V::load(bias_of<V>(a.bias, chunk + c) + g * kPanel);
-              fma(sum * V::load(a.matrix.scales + at(c, g)), scale, bias)
-                  .store(sums + i * V::lanes);
+              fma(sum * V::load(a.matrix.scales + at(c, g)), scale, bias).store(sums + g * kPanel);
             }
           }
         }
@@ -277,7 +276,7 @@ struct Int8 {
 template <class V, class M, int Planes>
 void multiply(const ReducedProduct& a) {
   const Cut rows(a.rows, V::max_rows);
-  const Kept kept{a.sums, a.first_row, a.first_chunk, a.chunks};
+  const Kept kept{a.sums, a.stride, a.first_row, panel_of<V>(a.first_chunk)};
   const auto run = [&](auto gates) FASTGRU_INLINE_LAMBDA {
     run_group<typename M::template Tile<decltype(gates)::value, Planes>, V>(
         a, rows, 0, a.first_row, a.first_chunk, a.chunks, &kept);

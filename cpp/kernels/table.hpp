@@ -41,7 +41,7 @@ constexpr std::size_t operand_stride(std::size_t reduction) {
   return (4 * reduction + 127) / 64 * 64;
 }
 
-// sums = bias + W x for rows and chunks of a call, in the order of Kept in tiling.hpp.
+// sums = bias + W x for rows and chunks (V::lanes neighbouring units) of a call.
 struct ReducedProduct {
   const ReducedMatrix& matrix;
   const float* bias;  // [P][3][kPanel] from the first of the matrix's gates on
@@ -50,7 +50,8 @@ struct ReducedProduct {
   std::size_t reduction;
   std::size_t chain;  // bfloat16: terms of one FMA chain, see Note [Same bits]
   std::size_t first_row, rows, first_chunk, chunks;
-  float* sums;
+  float* sums;  // from first_row and the panel of first_chunk on: [rows][stride], [P][G][kPanel]
+  std::size_t stride;
 };
 
 // For vectors of one length: that of the kernels which use them.

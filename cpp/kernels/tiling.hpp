@@ -4,12 +4,11 @@
 #include <cstddef>
 
 #include "inline.hpp"
+#include "product.hpp"
 #include "table.hpp"
 
 namespace fastgru {
 namespace {
-
-using std::size_t;
 
 // Chunks per tile of R rows: one row takes four, for 12 concurrent streams of weights (24 were up
 // to twice slower where weights come from beyond L2, on Zen 4); more rows take two while the
@@ -21,21 +20,38 @@ constexpr int chunks_per_tile() {
   return by_registers < 1 ? 1 : by_registers < wanted ? by_registers : wanted;
 }
 
-// Products of the tiles of a group of rows and chunks, where they are not used on the spot.
+// Where the products of a group of rows and chunks are that are not used on the spot.
 struct Kept {
   static constexpr size_t kMostRows = 64;
 
-  float* sums;  // [rows x chunks][G vectors], tile after tile
-  size_t first_row, first_chunk, chunks;
+  float* sums;  // from first_row and first_panel on: [rows][stride], a row [P][G][kPanel]
+  size_t stride, first_row, first_panel;
 
-  // Vectors of units before a tile of R rows, one for each row and chunk.
-  template <int R>
-  FASTGRU_INLINE size_t before(size_t row, size_t chunk) const {
-    return (row - first_row) * chunks + R * (chunk - first_chunk);
+  // Of a chunk's first gate; the others follow at kPanel.
+  template <class V, int G>
+  FASTGRU_INLINE float* at(size_t row, size_t chunk) const {
+    return sums + (row - first_row) * stride + (panel_of<V>(chunk) - first_panel) * (G * kPanel) +
+           lane_in_panel<V>(chunk);
   }
-  template <class V, int R, int G>
-  FASTGRU_INLINE float* of(size_t row, size_t chunk) const {
-    return sums + before<R>(row, chunk) * (G * V::lanes);
+  template <class V, int R, int C, int G>
+  FASTGRU_INLINE void store(const Accumulators<V, R * C * G>& acc, size_t row, size_t chunk) const {
+    FASTGRU_UNROLL
+    for (int i = 0; i < R * C; ++i) {
+      float* const to = at<V, G>(row + i / C, chunk + i % C);
+      FASTGRU_UNROLL
+      for (int g = 0; g < G; ++g) acc.v[i * G + g].store(to + g * kPanel);
+    }
+  }
+  template <class V, int R, int C, int G>
+  FASTGRU_INLINE Accumulators<V, R * C * G> load(size_t row, size_t chunk) const {
+    Accumulators<V, R * C * G> acc;
+    FASTGRU_UNROLL
+    for (int i = 0; i < R * C; ++i) {
+      const float* const from = at<V, G>(row + i / C, chunk + i % C);
+      FASTGRU_UNROLL
+      for (int g = 0; g < G; ++g) acc.v[i * G + g] = V::load(from + g * kPanel);
+    }
+    return acc;
   }
 };
 
@@ -61,15 +77,20 @@ void run_rows(const Args& a, std::ptrdiff_t offset, size_t row, size_t chunk, si
 }
 
 // n things in parts of even size (9 rows are 5 + 4, not 8 + 1: a small tile costs nearly as much as
-// a large one): the first `larger` parts have size + 1, the others size.
+// a large one). Parts begin at multiples of `grain`, which divides `most`.
 struct Cut {
-  FASTGRU_INLINE Cut(size_t n, size_t most)
-      : parts((n + most - 1) / most), size(n / parts), larger(n % parts) {}
-  FASTGRU_INLINE size_t size_of(size_t part) const { return size + (part < larger ? 1 : 0); }
-  FASTGRU_INLINE size_t begin_of(size_t part) const {
-    return part * size + (part < larger ? part : larger);
+  FASTGRU_INLINE Cut(size_t n_, size_t most, size_t grain_ = 1) : n(n_), grain(grain_) {
+    const size_t grains = (n + grain - 1) / grain;
+    parts = (n + most - 1) / most;
+    size = grains / parts;
+    larger = grains % parts;
   }
-  size_t parts, size, larger;
+  FASTGRU_INLINE size_t begin_of(size_t part) const {
+    return part == parts ? n : (part * size + (part < larger ? part : larger)) * grain;
+  }
+  FASTGRU_INLINE size_t size_of(size_t part) const { return begin_of(part + 1) - begin_of(part); }
+  size_t n, grain, parts;
+  size_t size, larger;  // the first `larger` parts have size + 1 grains, the others size
 };
 
 // All tiles of a group of rows, from `row` on, and chunks.
