@@ -125,6 +125,7 @@ struct Job {
   const Call& call;
   const Plan& plan;
   const Workspace& space;
+  bool backwards;  // see Steps
 };
 
 struct Range {
@@ -148,11 +149,13 @@ class RowBlock {
         model_(job.model),
         call_(job.call),
         plan_(job.plan),
+        backwards_(job.backwards),
         share_(share),
         scratch_(share.scratch),
         order_(job.space.order + begin),
         lengths_(job.space.lengths + begin),
-        count_(count) {}
+        count_(count),
+        in_place_(states_in_place()) {}
 
   // All layers, one block of time after the other: what a layer needs is still in cache.
   void run_unidirectional() {
@@ -234,11 +237,11 @@ class RowBlock {
     }
     args.bias = packed.recurrent_bias + first * 3;
     args.gates = scratch_.gates;
-    args.state = state(layer, step);
-    args.next = state(layer, step + 1);
+    args.state = state(layer, direction, step);
+    args.next = state(layer, direction, step + 1);
     args.reset_state = scratch_.reset_state;
     args.update = scratch_.update;
-    args.state_stride = plan_.state_stride;
+    args.state_stride = in_place_ ? H : plan_.state_stride;
     args.out = scratch_.out_rows;
     args.out_step = back_out ? -out.at.time_stride : out.at.time_stride;
     args.trace_stride = call_.trace_stride;
@@ -249,6 +252,7 @@ class RowBlock {
     args.steps = steps;
     args.chain = chain_terms(H);
     args.far = plan_.far_recurrent;
+    args.backwards = backwards_ != (step % 2 == 1);
     args.reduced = reduced(packed, packed.recurrent);
     args.activation = sizes_.activation;
     args.recurrent_activation = sizes_.recurrent_activation;
@@ -258,10 +262,7 @@ class RowBlock {
     }
 
     const KernelTable& kernels = *model_.kernels;
-    const bool rows_in_lanes =
-        !packed.reduced && (plan_.rows_in_lanes == RowsInLanes::always ||
-                            (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
-                             rows_fit_lanes(sizes_, kernels.lanes, rows)));
+    const bool rows_in_lanes = in_lanes(packed, rows);
     if (rows_in_lanes || (plan_.fused && !packed.reduced))
       args.input = &product;
     else
@@ -285,8 +286,25 @@ class RowBlock {
     return backwards ? lengths_[row] - 1 - step : step;
   }
 
-  // The state after `step` steps: two buffers a layer that take turns.
-  float* state(std::size_t layer, std::size_t step) const {
+  // Whether `rows` rows of a layer go through it in the lanes.
+  bool in_lanes(const PackedLayer& layer, std::size_t rows) const {
+    return !layer.reduced && (plan_.rows_in_lanes == RowsInLanes::always ||
+                              (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
+                               rows_fit_lanes(sizes_, model_.kernels->lanes, rows)));
+  }
+
+  // Kernels with rows in the lanes read a state when they begin and write it when they end, and
+  // nothing beside it: where the rows stay and lie side by side, it can be the caller's own.
+  bool states_in_place() const {
+    if (call_.lengths || call_.slots) return false;
+    for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l)
+      if (!in_lanes(model_.layers[l * sizes_.num_directions], count_)) return false;
+    return true;
+  }
+
+  // The state after `step` steps: two buffers a layer that take turns, or h_n itself.
+  float* state(std::size_t layer, std::size_t direction, std::size_t step) const {
+    if (in_place_) return call_.h_n + state_offset(layer, direction, 0);
     const std::size_t index = 2 * (layer - call_.first_layer) + step % 2;
     return scratch_.states + index * plan_.row_block * plan_.state_stride;
   }
@@ -300,9 +318,12 @@ class RowBlock {
   }
 
   void load_state(std::size_t layer, std::size_t direction) const {
-    const std::size_t bytes = share_.units.size() * sizeof(float), stride = plan_.state_stride;
-    float* const to = state(layer, 0) + share_.units.begin;
-    if (call_.h_0)
+    const std::size_t bytes = share_.units.size() * sizeof(float);
+    const std::size_t stride = in_place_ ? sizes_.hidden_size : plan_.state_stride;
+    float* const to = state(layer, direction, 0) + share_.units.begin;
+    if (call_.h_0 && in_place_)
+      std::memmove(to, call_.h_0 + state_offset(layer, direction, 0), count_ * bytes);
+    else if (call_.h_0)
       for (std::size_t row = 0; row < count_; ++row)
         std::memcpy(to + row * stride, call_.h_0 + state_offset(layer, direction, row), bytes);
     else if (share_.team.count() == 1)
@@ -313,10 +334,12 @@ class RowBlock {
 
   // A row's state stays where its last step left it.
   void finish_layer(std::size_t layer, std::size_t direction) const {
+    if (in_place_) return;
     for (std::size_t row = 0; row < count_; ++row)
-      std::memcpy(call_.h_n + state_offset(layer, direction, row),
-                  state(layer, lengths_[row]) + row * plan_.state_stride + share_.units.begin,
-                  share_.units.size() * sizeof(float));
+      std::memcpy(
+          call_.h_n + state_offset(layer, direction, row),
+          state(layer, direction, lengths_[row]) + row * plan_.state_stride + share_.units.begin,
+          share_.units.size() * sizeof(float));
   }
 
   View<const float> input(std::size_t layer, std::size_t step) const {
@@ -353,11 +376,13 @@ class RowBlock {
   const PackedModel& model_;
   const Call& call_;
   const Plan& plan_;
+  const bool backwards_;
   Share& share_;
   const Scratch& scratch_;
   const std::size_t* order_;
   const std::size_t* lengths_;
   const std::size_t count_;
+  const bool in_place_;
 };
 
 void run_share(const Job& job, Share& share) {
@@ -426,6 +451,17 @@ void sort_rows(const Call& call, const Workspace& space) {
         call.lengths ? static_cast<std::size_t>(call.lengths[space.order[row]]) : call.T;
 }
 
+// Whether a call begins where this thread's last one ended, with the last weights: the next step of
+// the same model finds in its caches what was read last. A guess, which costs nothing if wrong.
+bool goes_backwards(const PackedModel& model, std::size_t steps) {
+  thread_local const PackedModel* last = nullptr;
+  thread_local bool at_end = false;
+  const bool backwards = last == &model && at_end;
+  last = &model;
+  at_end = backwards != (steps % 2 == 1);
+  return backwards;
+}
+
 }  // namespace
 
 std::optional<std::size_t> run(const PackedModel& model, const Call& call, const Plan& plan) {
@@ -440,7 +476,7 @@ std::optional<std::size_t> run(const PackedModel& model, const Call& call, const
     new (&space.units[thread]) Arrival;
   }
   sort_rows(call, space);
-  const Job job{model, call, plan, space};
+  const Job job{model, call, plan, space, goes_backwards(model, call.T)};
   if (plan.grid.threads() == 1) return run_thread(job, 0);
   std::atomic<std::size_t> long_waits{0};
   const bool ran = parallel(plan.grid.threads(), [&](std::size_t index) {

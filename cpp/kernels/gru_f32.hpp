@@ -357,7 +357,8 @@ void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t chunk, size_t 
 // Note [There and back]
 // A step reads the same weights as the one before. Where a cache holds a part of them only, going
 // from the first to the last each time finds none of them: each is driven out by those read after
-// it. So every other step goes backwards, and what was read last is found.
+// it. So every other step goes backwards, and what was read last is found; also by the next call,
+// which run.cpp tells where the last one ended.
 enum class Order { forwards, backwards };
 // The part that comes i-th.
 FASTGRU_INLINE size_t in_order(const Cut& cut, size_t i, Order order) {
@@ -471,7 +472,7 @@ FASTGRU_INLINE void for_each_step(Steps a, Step step) {
   const size_t gates_step = a.rows * gates_stride(a.units);
   std::ptrdiff_t offset = 0;
   for (size_t s = 0; s < a.steps; ++s) {
-    step(a, offset, s % 2 == 0 ? Order::forwards : Order::backwards);
+    step(a, offset, (s % 2 == 0) != a.backwards ? Order::forwards : Order::backwards);
     meet(a);  // before anyone reads `next`, and before anyone overwrites `state`
     float* const swap = a.state;
     a.state = a.next;

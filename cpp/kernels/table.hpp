@@ -116,6 +116,7 @@ struct Steps {
   std::size_t steps;
   std::size_t chain;  // terms of one FMA chain, see Note [Same bits]
   bool far;           // the weights come from far away: Plan in plan.hpp
+  bool backwards;     // the first step begins with the last weights: Note [There and back]
   Activation activation;
   RecurrentActivation recurrent_activation;
   // Null: `gates` holds the input product. Else it is computed on the way, x: [steps][rows]; its
