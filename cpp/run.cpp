@@ -47,11 +47,10 @@ struct Scratch {
   float* sequences[2];   // layer outputs: [steps, row_block, D * H]; only as many as layers need
 };
 
-// What rows_* kernels need instead of gates: x, its part of n, two states, r * h and z of two
-// vectors of rows, and room to read beyond the last unit.
+// What rows_* kernels need instead of gates: see RowBlocks in gru_rows_f32.hpp.
 std::size_t rows_scratch(const ModelSizes& sizes) {
   const std::size_t K = std::max(sizes.input_size, sizes.layer_input(1));
-  return checked_product(K + 5 * sizes.hidden_size + kPanel, 2 * kPanel);
+  return checked_product(K + 5 * sizes.hidden_size, 2 * kPanel);
 }
 
 // All memory of one call, carved from the calling thread's arena.

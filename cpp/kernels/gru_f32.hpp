@@ -430,9 +430,9 @@ void reduced_input_product(const InputProduct& a) {
 // A step's: tiles take the products from where they are kept.
 template <class Tile, class V>
 void reduced_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
-  constexpr size_t kWidest = Tiling<V>::kChunks / Tiling<V>::kPanelChunks;  // panels of few rows
-  constexpr size_t kPanels = kWidest * V::max_rows < Kept::kMostRows ? 1 : kWidest;
-  alignas(64) float sums[Kept::kMostRows * kPanels * Tile::kGates * kPanel];
+  // Many rows of one panel, or a tile's rows of several.
+  static_assert(V::max_rows * (Tiling<V>::kChunks / Tiling<V>::kPanelChunks) <= Kept::kMostRows);
+  alignas(64) float sums[Kept::kMostRows * Tile::kGates * kPanel];
   for_each_reduced_group<V>(
       a.rows, a.units, order,
       [&](size_t row, size_t rows, size_t chunk, size_t chunks) FASTGRU_INLINE_LAMBDA {

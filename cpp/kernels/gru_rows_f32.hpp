@@ -50,7 +50,7 @@ FASTGRU_NOINLINE void read_rows(const float* const* rows, size_t count, std::ptr
   });
 }
 
-// The inverse. The block has room for four values.
+// The inverse. Of fewer than four values it reads what follows the block, and leaves it.
 template <class V>
 FASTGRU_NOINLINE void write_rows(const float* block, size_t count, float* const* rows,
                                  std::ptrdiff_t offset) {
@@ -154,7 +154,6 @@ template <class V>
 struct RowBlocks {
   FASTGRU_INLINE explicit RowBlocks(const Steps& a) {
     const size_t size = a.hidden * kWidth<V>;
-    // write_rows may read beyond a state's last unit: what follows it is there.
     state = a.gates;
     next = state + size;
     candidate_input = next + size;

@@ -100,7 +100,7 @@ struct Steps {
   const float* candidate_weights;  // reset before: [P][H][1][kPanel] (n); reset after: unused
   const float* bias;               // [P][3][kPanel]: the recurrent biases
   float* gates;                 // [steps][rows][P][3][kPanel]: the input product; rows_*: scratch,
-                                // (K + 5 H + kPanel) * 2 kPanel floats
+                                // (K + 5 H) * 2 kPanel floats
   float* state;                 // [rows][state_stride]: h_{t-1} of all H units
   float* next;                  // [rows][state_stride]: h_t; the two swap after each step
   float* reset_state;           // [rows][state_stride]: r * h; reset before only

@@ -24,16 +24,14 @@ struct Vec {
   __m256 v;
 
   static FASTGRU_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  // The first n lanes, 0 < n < lanes; the others 0.
-  static FASTGRU_INLINE Vec load_first(const float* p, std::size_t n) {
-    return {_mm256_maskload_ps(p, mask(n))};
-  }
   // Four floats each from p[0] and p[4], with `offset` added; only the first n are read.
   static FASTGRU_INLINE Vec load_quarters(const float* const* p, std::ptrdiff_t offset,
                                           std::size_t n) {
+    const __m128i first =
+        _mm_cmpgt_epi32(_mm_set1_epi32(static_cast<int>(n)), _mm_setr_epi32(0, 1, 2, 3));
     const auto load = [&](int q) FASTGRU_INLINE_LAMBDA {
       const float* const from = p[4 * q] + offset;
-      return n == 4 ? _mm_loadu_ps(from) : _mm_maskload_ps(from, _mm256_castsi256_si128(mask(n)));
+      return n == 4 ? _mm_loadu_ps(from) : _mm_maskload_ps(from, first);
     };
     return {_mm256_insertf128_ps(_mm256_castps128_ps256(load(0)), load(1), 1)};
   }
@@ -69,10 +67,6 @@ struct Vec {
     };
     store(0, _mm256_castps256_ps128(v));
     store(1, _mm256_extractf128_ps(v, 1));
-  }
-  static FASTGRU_INLINE __m256i mask(std::size_t n) {
-    const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), index);
   }
 };
 

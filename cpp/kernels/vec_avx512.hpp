@@ -25,10 +25,6 @@ struct Vec {
   __m512 v;
 
   static FASTGRU_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
-  // The first n lanes, 0 < n < lanes; the others 0.
-  static FASTGRU_INLINE Vec load_first(const float* p, std::size_t n) {
-    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p)};
-  }
   // Four floats each from p[0], p[4], p[8] and p[12], with `offset` added; only the first n are
   // read.
   static FASTGRU_INLINE Vec load_quarters(const float* const* p, std::ptrdiff_t offset,
@@ -59,6 +55,9 @@ struct Vec {
   FASTGRU_INLINE void store_quarters(float* const* p, std::ptrdiff_t offset, std::size_t n) const {
     const auto store = [&](int q, __m128 x) FASTGRU_INLINE_LAMBDA {
       float* const to = p[4 * q] + offset;
+      // GCC would extract into memory under the mask, which faults for lanes that the mask leaves
+      // out (a masked move does not).
+      __asm__("" : "+v"(x));
       n == 4 ? _mm_storeu_ps(to, x)
              : _mm_mask_storeu_ps(to, static_cast<__mmask8>((1u << n) - 1u), x);
     };

@@ -750,6 +750,7 @@ int main() {
       s = {H % 5 + 1, H,           1 + H % 3,        1 + H % 2,
            true,      reset_after, Activation::tanh, RecurrentActivation::sigmoid};
       for (const std::size_t B : {1, 2, 3, 5, 9}) test_model(s, 6, B, B % 2 == 1);
+      if (H < 8 || H == 17) test_model(s, 3, 37, true);  // rows in the lanes
       test_unpack(s);
       test_padding(s);
       s.num_directions = 1;
