@@ -77,7 +77,10 @@ def test_hidden_has_the_bits_of_the_output(
 
 
 def test_layouts() -> None:
-    """x in the model's own layout; the trace is always (L*D, T, B, H), B = 1 for unbatched x."""
+    """x in the model's own layout; the trace is always (L*D, T, B, H), B = 1 for unbatched x.
+
+    h_0 of any strides, as a call takes it.
+    """
     rng = np.random.default_rng(3)
     weights = random_weights(rng, I, H, 2)
     x, h_0 = random_input(rng, T, B, I), random_state(rng, weights, B)
@@ -85,11 +88,13 @@ def test_layouts() -> None:
     batch_first = make_gru(weights, batch_first=True).trace(x.swapaxes(0, 1), h_0)
     row = make_gru(weights).trace(x[:, 2], h_0[:, 2])
     wide = make_gru(weights).trace(x.astype(np.float64), np.asfortranarray(h_0))
+    strided = make_gru(weights).trace(x, np.repeat(h_0, 2, axis=1)[:, ::2])
     for name in GATES:
         gate = getattr(expected, name)
         assert same_bits(getattr(batch_first, name), gate)
         assert same_bits(getattr(row, name), np.ascontiguousarray(gate[:, :, 2:3]))
         assert same_bits(getattr(wide, name), gate)
+        assert same_bits(getattr(strided, name), gate)
 
 
 def test_empty_traces() -> None:

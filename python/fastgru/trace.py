@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastgru.arrays import Float32Array, as_float32
+from fastgru.arrays import Float32Array, as_float32, as_state
 from fastgru.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def trace(gru: GRU, x: ArrayLike, h_0: ArrayLike | None) -> Trace:
         layer_input = layer_input.swapaxes(0, 1)
     state = None
     if h_0 is not None:
-        state = as_float32("h_0", h_0)
+        state = as_state("h_0", h_0)
         batch = () if unbatched else (layer_input.shape[1],)
         expected = (num_states, *batch, gru.hidden_size)
         if state.shape != expected:
