@@ -293,9 +293,10 @@ class RowBlock {
   }
 
   // Kernels with rows in the lanes read a state when they begin and write it when they end, and
-  // nothing beside it: where the rows stay and lie side by side, it can be the caller's own.
+  // nothing beside it: where the rows stay and lie side by side, and the share has all units, it
+  // can be the caller's own.
   bool states_in_place() const {
-    if (call_.lengths || call_.slots) return false;
+    if (call_.lengths || call_.slots || share_.team.count() > 1) return false;
     for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l)
       if (!in_lanes(model_.layers[l * sizes_.num_directions], count_)) return false;
     return true;
@@ -450,8 +451,9 @@ void sort_rows(const Call& call, const Workspace& space) {
         call.lengths ? static_cast<std::size_t>(call.lengths[space.order[row]]) : call.T;
 }
 
-// Whether a call begins where this thread's last one ended, with the last weights: the next step of
-// the same model finds in its caches what was read last. A guess, which costs nothing if wrong.
+// Whether a call begins with the last weights, as this thread's last call of the same model ended
+// with them: it finds in its caches what was read last. Exact for one layer and block of rows, else
+// a guess, which costs nothing if wrong.
 bool goes_backwards(const PackedModel& model, std::size_t steps) {
   thread_local const PackedModel* last = nullptr;
   thread_local bool at_end = false;

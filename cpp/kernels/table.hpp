@@ -102,10 +102,12 @@ struct Steps {
   float* gates;                 // [steps][rows][P][3][kPanel]: the input product; rows_*: scratch,
                                 // (K + 5 H) * 2 kPanel floats
   float* state;                 // [rows][state_stride]: h_{t-1} of all H units
-  float* next;                  // [rows][state_stride]: h_t; the two swap after each step
+  float* next;                  // [rows][state_stride]: h_t; the two swap after each step;
+                                // rows_*: may be `state`
   float* reset_state;           // [rows][state_stride]: r * h; reset before only
   float* update;                // [rows][state_stride]: z; reset before only
-  std::size_t state_stride;     // floats, a multiple of kPanel, >= H rounded up to kPanel
+  std::size_t state_stride;     // floats, a multiple of kPanel, >= H rounded up to kPanel;
+                                // rows_*: >= H
   float* const* out;            // [rows] where the share's part of h of the first step goes
   std::ptrdiff_t out_step;      // floats from one step's h to the next one's
   std::ptrdiff_t trace_stride;  // 0, or: r, z, n go to out + 1, 2, 3 times this

@@ -55,11 +55,11 @@ struct Vec {
   FASTGRU_INLINE void store_quarters(float* const* p, std::ptrdiff_t offset, std::size_t n) const {
     const auto store = [&](int q, __m128 x) FASTGRU_INLINE_LAMBDA {
       float* const to = p[4 * q] + offset;
+      if (n == 4) return _mm_storeu_ps(to, x);
       // GCC would extract into memory under the mask, which faults for lanes that the mask leaves
       // out (a masked move does not).
       __asm__("" : "+v"(x));
-      n == 4 ? _mm_storeu_ps(to, x)
-             : _mm_mask_storeu_ps(to, static_cast<__mmask8>((1u << n) - 1u), x);
+      _mm_mask_storeu_ps(to, static_cast<__mmask8>((1u << n) - 1u), x);
     };
     store(0, _mm512_castps512_ps128(v));
     store(1, _mm512_extractf32x4_ps(v, 1));
