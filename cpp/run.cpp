@@ -318,18 +318,16 @@ class RowBlock {
   }
 
   void load_state(std::size_t layer, std::size_t direction) const {
-    const std::size_t bytes = share_.units.size() * sizeof(float);
-    const std::size_t stride = in_place_ ? sizes_.hidden_size : plan_.state_stride;
-    float* const to = state(layer, direction, 0) + share_.units.begin;
-    if (call_.h_0 && in_place_)
-      std::memmove(to, call_.h_0 + state_offset(layer, direction, 0), count_ * bytes);
-    else if (call_.h_0)
-      for (std::size_t row = 0; row < count_; ++row)
-        std::memcpy(to + row * stride, call_.h_0 + state_offset(layer, direction, row), bytes);
-    else if (share_.team.count() == 1)
-      std::memset(to, 0, count_ * stride * sizeof(float));
-    else
-      for (std::size_t row = 0; row < count_; ++row) std::memset(to + row * stride, 0, bytes);
+    // In place all rows are one piece, which may be h_0 itself.
+    const std::size_t pieces = in_place_ ? 1 : count_;
+    const std::size_t bytes = (in_place_ ? count_ : 1) * share_.units.size() * sizeof(float);
+    for (std::size_t row = 0; row < pieces; ++row) {
+      float* const to = state(layer, direction, 0) + row * plan_.state_stride + share_.units.begin;
+      if (call_.h_0)
+        std::memmove(to, call_.h_0 + state_offset(layer, direction, row), bytes);
+      else
+        std::memset(to, 0, bytes);
+    }
   }
 
   // A row's state stays where its last step left it.
