@@ -6,12 +6,9 @@ So arrays end where the next page must not be touched, or begin just behind such
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 from conftest import run_python
 
-SCRIPT = """
+ROOM = """
 import ctypes, itertools, mmap, sys
 import numpy as np
 import fastgru
@@ -37,12 +34,9 @@ class Room:
         a = np.frombuffer(self.map, np.float32, nbytes // 4, offset).reshape(shape)
         a[...] = np.nan if values is None else values
         return a
+"""
 
-if sys.argv[1:] == ["--touch"]:
-    room = Room()
-    a = room.array((4,), True)
-    ctypes.c_float.from_address(a.ctypes.data + 16).value = 1.0
-
+CASES = """
 rooms = [Room() for _ in range(3)]
 rng = np.random.default_rng(1)
 cases = 0
@@ -75,14 +69,13 @@ print(cases)
 
 def test_nothing_beyond_the_arrays_is_touched(isa: str) -> None:
     """Narrow and padded layers, few and many rows, every precision: the results and no fault."""
-    done = run_python(SCRIPT, {"FASTGRU_ISA": isa})
+    done = run_python(ROOM + CASES, {"FASTGRU_ISA": isa})
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == 24 * 3 * 2 * 6 * 2 * 2
 
 
 def test_the_pages_are_guarded() -> None:
     """Touching one float beyond an array ends the process, or the test above says nothing."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "--touch"], capture_output=True, text=True, check=False
-    )
+    touch = "ctypes.c_float.from_address(Room().array((4,), True).ctypes.data + 16).value = 1.0"
+    done = run_python(ROOM + touch)
     assert done.returncode < 0, "a byte beyond the array was written and nothing happened"
