@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING
 from fastgru import _startup as _startup  # first: it decides how the extension is loaded
 from fastgru._core import __version__
 from fastgru.comparison import Comparison, Difference, compare
-from fastgru.errors import FormatError, PoolFullError, ShapeError, UnsupportedLayerError
+from fastgru.errors import (
+    EquationWarning,
+    FormatError,
+    LayoutWarning,
+    LeftOutWarning,
+    LoadWarning,
+    PoolFullError,
+    ShapeError,
+    UnsupportedLayerError,
+)
 from fastgru.formats import load
 from fastgru.formats.keras.file import from_keras
 from fastgru.formats.onnx.file import from_onnx
@@ -55,10 +64,14 @@ __all__ = [
     "Comparison",
     "Difference",
     "Embedding",
+    "EquationWarning",
     "FormatError",
     "Last",
     "LayerNorm",
+    "LayoutWarning",
+    "LeftOutWarning",
     "Linear",
+    "LoadWarning",
     "LogSoftmax",
     "Max",
     "Mean",

@@ -1,11 +1,20 @@
-"""The exceptions that fastgru raises beside Python's own.
+"""The exceptions that fastgru raises and the warnings that it gives, beside Python's own.
 
 Refuses to import anything: the extension needs this module while the package is being imported.
 """
 
 from __future__ import annotations
 
-__all__ = ["FormatError", "PoolFullError", "ShapeError", "UnsupportedLayerError"]
+__all__ = [
+    "EquationWarning",
+    "FormatError",
+    "LayoutWarning",
+    "LeftOutWarning",
+    "LoadWarning",
+    "PoolFullError",
+    "ShapeError",
+    "UnsupportedLayerError",
+]
 
 
 class FormatError(ValueError):
@@ -56,4 +65,41 @@ class PoolFullError(RuntimeError):
     ... except fastgru.PoolFullError as error:
     ...     print(error)
     all 1 sessions of this pool are open
+    """
+
+
+class LoadWarning(UserWarning):
+    """A file was loaded, but its network may be another one than the one that was trained.
+
+    The three warnings below are its kinds. Each message names the file, what was assumed or left
+    out, and the argument that settles the question. The argument is also the way to silence the
+    warning; `warnings.filterwarnings("ignore", category=fastgru.LoadWarning)` silences all kinds.
+
+    >>> import fastgru
+    >>> issubclass(fastgru.LayoutWarning, fastgru.LoadWarning)
+    True
+    """
+
+
+class LayoutWarning(LoadWarning):
+    """The file does not say whether its GRU is batch_first, and the caller did not say it either.
+
+    PyTorch's state dicts do not hold `batch_first`. Arrays of both layouts have three axes, so a
+    wrong guess raises no error and gives wrong numbers. Pass `batch_first=True` or
+    `batch_first=False` to silence the warning.
+    """
+
+
+class LeftOutWarning(LoadWarning):
+    """The file holds tensors beside the GRU that could be its network's, such as a head or a norm.
+
+    `fastgru.load` gives the GRU alone. The message names the tensors and how to keep them. Pass
+    `prefix=` (the GRU alone is wanted, and this is where it stands) to silence the warning.
+    """
+
+
+class EquationWarning(LoadWarning):
+    """The file says one GRU equation, and its producer is known to have written the wrong one.
+
+    The message names the producer, its version and the argument that chooses the equation.
     """
