@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgru.errors import ShapeError
+from fastgru.text import number_text, printable
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 
 FLOAT32 = np.dtype(np.float32)
 INT64 = np.dtype(np.int64)
+_MAX_AXES = 8  # that a message lists
 _FLOATING = "float32 (or float64, float16, bfloat16, longdouble)"
 
 
@@ -49,7 +51,7 @@ def as_float32(name: str, value: ArrayLike) -> Float32Array:
     array = _as_array(name, value)
     dtype = array.dtype
     if not is_real_float(dtype):
-        raise TypeError(f"{name}: expected {_FLOATING}, got {dtype}")
+        raise TypeError(f"{printable(name)}: expected {_FLOATING}, got {dtype}")
     if dtype != FLOAT32:
         with np.errstate(all="ignore"):  # too large for float32 is inf, as in torch, silently
             return array.astype(FLOAT32, order="C")
@@ -117,8 +119,14 @@ def is_torch_tensor(value: object) -> bool:
 
 
 def shape_text(shape: tuple[int | str, ...]) -> str:
-    """Like repr, where a dimension that is not known may be a letter: `(768, I)`."""
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+    """Like repr, where a dimension that is not known may be a letter: `(768, I)`.
+
+    Of a file's shape, which may have a million dimensions of a thousand digits, only the start.
+    """
+    sizes = [n if isinstance(n, str) else number_text(n) for n in shape[:_MAX_AXES]]
+    if len(shape) > _MAX_AXES:
+        sizes.append(f"... {len(shape)} axes")
+    return f"({', '.join(sizes)}{',' if len(shape) == 1 else ''})"
 
 
 def byte_text(count: int, base: int = 1000) -> str:
@@ -134,13 +142,14 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
     try:
         return np.asarray(value)
     except ValueError as error:  # rows of different lengths
-        raise ShapeError(f"{name}: not a rectangular array ({error})") from error
+        raise ShapeError(f"{printable(name)}: not a rectangular array ({error})") from error
 
 
 def _from_torch(name: str, tensor: Any) -> NDArray[Any]:
     if tensor.device.type != "cpu":
         raise TypeError(
-            f"{name}: expected a tensor in CPU memory, got one on {tensor.device}; pass its .cpu()"
+            f"{printable(name)}: expected a tensor in CPU memory, got one on {tensor.device}; "
+            "pass its .cpu()"
         )
     tensor = tensor.detach()
     if str(tensor.dtype) == "torch.bfloat16":  # NumPy has no such dtype; widening is exact
@@ -149,6 +158,7 @@ def _from_torch(name: str, tensor: Any) -> NDArray[Any]:
         array: NDArray[Any] = tensor.numpy()
     except (TypeError, RuntimeError) as error:  # sparse, quantized, 8-bit floats
         raise TypeError(
-            f"{name}: expected a dense tensor of {_FLOATING}, got {tensor.dtype}, {tensor.layout}"
+            f"{printable(name)}: expected a dense tensor of {_FLOATING}, got {tensor.dtype}, "
+            f"{tensor.layout}"
         ) from error
     return array

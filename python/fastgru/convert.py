@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from fastgru.arrays import Float32Array, TensorSource, shape_text, source_of
 from fastgru.errors import FormatError
-from fastgru.spec import report, tensor_names
+from fastgru.spec import tensor_names
+from fastgru.text import listed, report
 
 _D2L_NAMES = ("W_xz", "W_hz", "b_z", "W_xr", "W_hr", "b_r", "W_xh", "W_hh", "b_h")
 _D2L_HEAD = ("W_hq", "b_q")
@@ -132,7 +133,7 @@ def _d2l_sources(
     if isinstance(params, Mapping):
         named = {name: params[name] for name in names if name in params}
         if not named:
-            seen = ", ".join(map(str, list(params)[:12])) or "none"
+            seen = listed(params) or "none"
             raise FormatError(f"the d2l GRU: none of {', '.join(names)} found; names: {seen}")
     elif isinstance(params, (list, tuple)):
         if len(params) not in {len(names), 11}:

@@ -1,9 +1,13 @@
 """The exceptions that fastgru raises and the warnings that it gives, beside Python's own.
 
-Refuses to import anything: the extension needs this module while the package is being imported.
+What they say may come from a file, so all of it is printable and bounded: see text.py.
+Refuses to import anything else: the extension needs this module while the package is being
+imported.
 """
 
 from __future__ import annotations
+
+from fastgru.text import message
 
 __all__ = [
     "EquationWarning",
@@ -17,7 +21,14 @@ __all__ = [
 ]
 
 
-class FormatError(ValueError):
+class _Printable(Exception):
+    """Escapes and cuts what is said with it, for it may name what stands in a file."""
+
+    def __init__(self, *told: object) -> None:
+        super().__init__(*map(message, told))
+
+
+class FormatError(_Printable, ValueError):
     """A file or a state dict does not hold a GRU that can be run.
 
     The message lists every problem at once, each with the name, what was expected and what is
@@ -41,7 +52,7 @@ class ShapeError(ValueError):
     """
 
 
-class UnsupportedLayerError(ValueError):
+class UnsupportedLayerError(_Printable, ValueError):
     """A model holds a layer or an operation that fastgru does not have.
 
     The message names it, where it stands and what to do instead. The file or module itself may be
@@ -68,7 +79,7 @@ class PoolFullError(RuntimeError):
     """
 
 
-class LoadWarning(UserWarning):
+class LoadWarning(_Printable, UserWarning):
     """A file was loaded, but its network may be another one than the one that was trained.
 
     The three warnings below are its kinds. Each message names the file, what was assumed or left

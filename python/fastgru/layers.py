@@ -24,7 +24,7 @@ from fastgru.arrays import (
 )
 from fastgru.errors import ShapeError
 from fastgru.options import positive
-from fastgru.spec import report
+from fastgru.text import report
 
 
 class Layer:

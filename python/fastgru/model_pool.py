@@ -18,7 +18,7 @@ from fastgru.gru import GRU
 from fastgru.layers import Embedding, OneHot
 from fastgru.over_time import Last
 from fastgru.sessions import Row, Sessions, as_id
-from fastgru.spec import report
+from fastgru.text import report
 
 if TYPE_CHECKING:
     from fastgru.model import Model

@@ -17,8 +17,8 @@ from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
 from fastgru.options import positive
 from fastgru.over_time import Last
-from fastgru.spec import report
 from fastgru.stream import Rows, Stream
+from fastgru.text import report
 
 if TYPE_CHECKING:
     from fastgru.model import Model

@@ -9,12 +9,34 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from fastgru.arrays import Float32Array, TensorSource, shape_text, source_of
 from fastgru.errors import FormatError
+from fastgru.text import (
+    MAX_LISTED,
+    Problems,
+    brief,
+    listed,
+    message_of,
+    number_text,
+    printable,
+    report,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "RECURRENT_ACTIVATIONS",
+    "ModelSpec",
+    "Shape",
+    "gru_prefixes",
+    "report",  # text.py's, which most readers of files take from here
+    "spec_from_tensors",
+    "tensor_names",
+]
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_02")
@@ -22,8 +44,8 @@ RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_02")
 _LAYER_NAME = re.compile(r"(?:weight|bias)_(?:ih|hh)_l(0|[1-9][0-9]{0,3})(_reverse)?")
 _CELL_NAME = re.compile(r"(?:weight|bias)_(?:ih|hh)")
 _GRU_NAME = re.compile(rf"(?:{_LAYER_NAME.pattern}|{_CELL_NAME.pattern})\Z")
+_PREFIX_LIMIT = 100
 _GRU_LIKE = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)")  # what has no other business under a GRU
-_MAX_LISTED = 12
 
 Shape = tuple[int | str, ...]  # a letter stands for a size that nothing tells
 
@@ -89,7 +111,7 @@ def spec_from_tensors(
     (3, 2, False)
     """
     if prefix is not None and not isinstance(prefix, str):
-        raise TypeError(f"prefix: expected a string or None, got {prefix!r}")
+        raise TypeError(f"prefix: expected a string or None, got {brief(prefix)}")
     names = [name for name in tensors if isinstance(name, str)]
     prefix = _choose_prefix(tensors, names, prefix)
     found, problems = _collect(tensors, names, prefix)
@@ -102,11 +124,12 @@ def spec_from_tensors(
 
     gaps = sorted(set(range(layers[-1] + 1)) - set(layers))
     if gaps:
-        problems.append(f"layers {_listed(gaps)}: missing (the last is layer {layers[-1]})")
+        problems.append(f"layers {listed(gaps)}: missing (the last is layer {layers[-1]})")
+    where = printable(prefix)
     for name in tensor_names(layers, bidirectional, bias):
         expected = _expected_shape(name, input_size, hidden_size, bidirectional)
         if name not in found:
-            problems.append(f"{prefix}{name}: missing, expected {shape_text(expected)}")
+            problems.append(f"{where}{name}: missing, expected {shape_text(expected)}")
         else:
             problems.extend(_tensor_problems(*found[name], expected))
     problems.extend(_other_network(shapes, hidden_size))
@@ -118,7 +141,9 @@ def spec_from_tensors(
 
     arrays = {} if problems else dict(_read(found, problems))
     if problems:
-        raise FormatError(report(f"the GRU under {prefix!r}" if prefix else "the GRU", problems))
+        raise FormatError(
+            report(f"the GRU under {brief(prefix)}" if prefix else "the GRU", problems)
+        )
     assert isinstance(input_size, int)
     assert isinstance(hidden_size, int)
     return ModelSpec(
@@ -145,14 +170,6 @@ def gru_prefixes(names: Iterable[str]) -> set[str]:
     return {name[: match.start()] for name, match in found if match}
 
 
-def report(subject: str, problems: list[str]) -> str:
-    """One message for all problems; a line each where there are several."""
-    problems = [p if len(p) <= 500 else f"{p[:500]} ..." for p in problems]  # names can be long
-    if len(problems) == 1:
-        return f"{subject}: {problems[0]}"
-    return "\n  ".join([f"{subject} has {len(problems)} problems:", *problems])
-
-
 def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | None) -> str:
     modules: dict[str, list[str]] = {}
     for name in names:
@@ -164,8 +181,8 @@ def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | N
         for candidate in (prefix, f"{prefix}."):
             if candidate in prefixes:
                 return candidate
-        there = f"GRUs stand under {_listed(map(repr, modules))}" if modules else _seen(names)
-        raise FormatError(f"no GRU under prefix {prefix!r}: {there}")
+        there = f"GRUs stand under {_quoted(modules)}" if modules else _seen(names)
+        raise FormatError(f"no GRU under prefix {brief(prefix)}: {there}")
     if not modules:
         raise FormatError(
             f"no GRU found: no name ends in weight_ih_l0 or weight_hh_l0; {_seen(names)}"
@@ -181,26 +198,33 @@ def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | N
     fitting = [stem for stem, s in shapes.items() if len(s) == 2 and s[0] == 3 * s[1]]
     if len(fitting) == 1:
         return fitting[0]
-    listed = _listed(f"{stem!r} (recurrent weight {s or 'missing'})" for stem, s in shapes.items())
-    raise FormatError(f"several networks found, pick one with prefix=...: {listed}")
+    networks = [
+        f"{brief(stem, _PREFIX_LIMIT)} (recurrent weight {shape_text(s) if s else 'missing'})"
+        for stem, s in islice(shapes.items(), MAX_LISTED)
+    ]
+    raise FormatError(
+        f"several networks found, pick one with prefix=...: {listed(networks, of=len(shapes))}"
+    )
 
 
 def _collect(
     tensors: Mapping[Any, Any], names: list[str], prefix: str
-) -> tuple[dict[str, tuple[str, TensorSource]], list[str]]:
+) -> tuple[dict[str, tuple[str, TensorSource]], Problems]:
     """The GRU's tensors by layer name, each with its full name; and the names that do not fit."""
     leaves = {name[len(prefix) :]: name for name in names if name.startswith(prefix)}
     has_layers = any(_LAYER_NAME.fullmatch(leaf) for leaf in leaves)
-    found, problems = {}, []
+    found, problems = {}, Problems()
     for leaf, name in leaves.items():
         if _LAYER_NAME.fullmatch(leaf):
             found[leaf] = name, source_of(name, tensors[name])
         elif _CELL_NAME.fullmatch(leaf) and not has_layers:
             found[f"{leaf}_l0"] = name, source_of(name, tensors[name])
         elif leaf.startswith("weight_hr"):
-            problems.append(f"{name}: a projection, this looks like an LSTM with proj_size")
+            problems.append(
+                f"{printable(name)}: a projection, this looks like an LSTM with proj_size"
+            )
         elif "." not in leaf and _GRU_LIKE.match(leaf):
-            problems.append(f"{name}: no tensor of a GRU has this name")
+            problems.append(f"{printable(name)}: no tensor of a GRU has this name")
     return found, problems
 
 
@@ -256,36 +280,37 @@ def _tensor_problems(name: str, source: TensorSource, expected: Shape) -> Iterat
     )
     if not fits:
         hint = " (transposed?)" if source.shape[::-1] == expected else ""
-        yield f"{name}: expected {shape_text(expected)}, got {shape_text(source.shape)}{hint}"
+        got = f"{shape_text(source.shape)}{hint}"
+        yield f"{printable(name)}: expected {shape_text(expected)}, got {got}"
     if not source.is_real_float:
-        yield f"{name}: expected a real floating dtype, got {source.dtype}"
+        yield f"{printable(name)}: expected a real floating dtype, got {printable(source.dtype)}"
 
 
 def _other_network(shapes: Mapping[str, tuple[int, ...]], hidden_size: int | str) -> Iterator[str]:
     rows = {shape[0] for name, shape in shapes.items() if name.startswith("weight") and shape}
     if isinstance(hidden_size, int) and hidden_size > 0:
         if rows == {hidden_size}:
-            yield f"this looks like an RNN: H = {hidden_size} rows in all weights, a GRU has 3H"
+            rows_text = f"H = {number_text(hidden_size)} rows"
+            yield f"this looks like an RNN: {rows_text} in all weights, a GRU has 3H"
         if rows == {4 * hidden_size}:
-            rows_text = f"4H = {4 * hidden_size} rows"
+            rows_text = f"4H = {number_text(4 * hidden_size)} rows"
             yield f"this looks like an LSTM: {rows_text} in all weights, a GRU has 3H"
 
 
 def _read(
-    found: Mapping[str, tuple[str, TensorSource]], problems: list[str]
+    found: Mapping[str, tuple[str, TensorSource]], problems: Problems
 ) -> Iterator[tuple[str, Float32Array]]:
     for name, (_, source) in found.items():
         try:
             yield name, source.read()
         except FormatError as error:  # damaged data behind a sound header
-            problems.append(str(error))
+            problems.append(message_of(error))
 
 
-def _listed(items: Iterable[object]) -> str:
-    texts = [str(item) for item in items]
-    more = len(texts) - _MAX_LISTED
-    return ", ".join(texts[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+def _quoted(names: Collection[str]) -> str:
+    first = [brief(name, _PREFIX_LIMIT) for name in islice(names, MAX_LISTED)]
+    return listed(first, of=len(names))
 
 
 def _seen(names: list[str]) -> str:
-    return f"the names are {_listed(names)}" if names else "there are no tensors"
+    return f"the names are {listed(names)}" if names else "there are no tensors"

@@ -27,7 +27,7 @@ from fastgru.arrays import Float32Array, as_float32, as_state
 from fastgru.errors import ShapeError, UnsupportedLayerError
 from fastgru.options import check_options, positive
 from fastgru.packed import run_packed
-from fastgru.spec import report
+from fastgru.text import report
 from fastgru.torch_weights import PackedWeights, pack_weights, problems_of, see_weights
 
 __all__ = ["replace_gru"]

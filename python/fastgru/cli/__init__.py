@@ -14,6 +14,8 @@ from typing import NoReturn
 
 from fastgru import __version__
 from fastgru.cli import demo, export, info, run, verify
+from fastgru.cli.terminal import say
+from fastgru.text import LINE_LIMIT, MESSAGE_LIMIT, printable
 
 _COMMANDS = (demo, info, export, run, verify)
 
@@ -22,7 +24,8 @@ class _Parser(argparse.ArgumentParser):
     """Its errors are one line, too."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message} (--help tells more)", file=sys.stderr)
+        told = printable(message, LINE_LIMIT)  # which may quote what the user gave
+        say(f"{self.prog}: {told} (--help tells more)", file=sys.stderr, limit=MESSAGE_LIMIT)
         raise SystemExit(2)
 
 
@@ -47,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImportError, OSError, ValueError) as error:
         # FormatError and the like are ValueErrors; an ImportError says which extra is missing. A
         # FormatError has a line for each problem; this is one line.
-        print(f"fastgru {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        told = " ".join(str(error).split())
+        say(f"fastgru {options.command}: {told}", file=sys.stderr, limit=MESSAGE_LIMIT)
         return 2
     return status

@@ -20,6 +20,7 @@ import numpy as np
 
 from fastgru import FormatError
 from fastgru.cli.char_model import CharModel, Writer
+from fastgru.cli.terminal import say
 
 # Logits are sums of 256 products of about 1; PyTorch's and our rounding differ by about 1e-5 after
 # 200 characters, while the record's smallest gap between two best logits is above 1e-3.
@@ -62,11 +63,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _demo(model: CharModel, record_path: Path, options: argparse.Namespace) -> int:
-    print(f"{model.gru!r}\n{len(model.vocabulary)} characters, one-hot\n")
+    say(repr(model.gru), f"{len(model.vocabulary)} characters, one-hot", "")
     microseconds: list[float] = []
     if options.prompt is not None:
         text, _, _ = _continue(model, options.prompt, options.length, microseconds)
-        print(f"[{options.prompt}]{text}\n")
+        _say_text(f"[{options.prompt}]{text}")
+        say("")
         prompts, failures = [options.prompt], []
     else:
         record = _read_record(record_path, len(model.vocabulary))
@@ -74,16 +76,21 @@ def _demo(model: CharModel, record_path: Path, options: argparse.Namespace) -> i
         failures = [_check(model, entry, microseconds) for entry in record["prompts"]]
         failures = [failure for failure in failures if failure]
         if not failures:
-            print(
+            say(
                 f"Text and logits are PyTorch {record['torch_version']}'s for all "
                 f"{len(prompts)} prompts."
             )
     p50, p99 = np.percentile(microseconds, [50, 99])
-    print(f"{p50:.1f} us per character (p50), {p99:.1f} us (p99): GRU step, head and argmax")
+    say(f"{p50:.1f} us per character (p50), {p99:.1f} us (p99): GRU step, head and argmax")
     _compare_speed(model, prompts[0])
     for failure in failures:
-        print(f"DIFFERS: {failure}", file=sys.stderr)
+        say(f"DIFFERS: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _say_text(text: str) -> None:
+    """In full, for the user has said how long it is to be."""
+    say(text, limit=10 * len(text))  # an escape takes ten characters at most
 
 
 def _continue(
@@ -111,7 +118,8 @@ def _check(model: CharModel, entry: dict[str, Any], microseconds: list[float]) -
         float(np.abs(got - np.asarray(entry[name])).max())
         for got, name in zip(logits, ("prompt_logits", "final_logits"), strict=True)
     )
-    print(f"[{entry['prompt']}]{text}\n(logits within {error:.1e} of PyTorch's)\n")
+    _say_text(f"[{entry['prompt']}]{text}")
+    say(f"(logits within {error:.1e} of PyTorch's)", "")
     if text != expected:
         place = next(
             i for i, pair in enumerate(zip(text, expected, strict=True)) if len(set(pair)) > 1
@@ -145,7 +153,7 @@ def _read_record(path: Path, size: int) -> dict[str, Any]:
 def _compare_speed(model: CharModel, prompt: str, characters: int = 300) -> None:
     """Prints how much longer PyTorch takes for a character, both timed in turns."""
     if importlib.util.find_spec("torch") is None:
-        print("PyTorch is not installed here, so there is nothing to compare the time with.")
+        say("PyTorch is not installed here, so there is nothing to compare the time with.")
         return
     import torch  # noqa: PLC0415
 
@@ -166,7 +174,7 @@ def _compare_speed(model: CharModel, prompt: str, characters: int = 300) -> None
     finally:
         torch.set_num_threads(threads)
     ours, theirs = (float(np.median(measured)) * 1e6 for measured in times)
-    print(
+    say(
         f"PyTorch {torch.__version__}: {theirs:.1f} us per character, fastgru {ours:.1f} us "
         f"(medians, taken in turns): {theirs / ours:.1f} times faster"
     )

@@ -13,6 +13,7 @@ import fastgru
 from fastgru.arrays import byte_text
 from fastgru.cli.options import add_load_options, load_options
 from fastgru.cli.paths import check_target
+from fastgru.cli.terminal import say
 from fastgru.precision import PRECISIONS
 
 
@@ -56,9 +57,9 @@ def run(options: argparse.Namespace) -> int:
     else:
         model = fastgru.load(checkpoint, precision=options.precision, **load_options(options))
     model.save(options.out)
-    print(f"{options.out}: {byte_text(options.out.stat().st_size)}\n{model!r}")
+    say(f"{options.out}: {byte_text(options.out.stat().st_size)}", *repr(model).splitlines())
     if options.module:
-        print(f"largest difference from the PyTorch module on random inputs: {error:.2e}")
+        say(f"largest difference from the PyTorch module on random inputs: {error:.2e}")
     return 0
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import fastgru
 from fastgru.arrays import byte_text, shape_text
 from fastgru.cli.options import add_load_options, load_options
-from fastgru.cli.terminal import print_table
+from fastgru.cli.terminal import print_table, say
 from fastgru.formats import model_of, opened
 from fastgru.layers import Layer
 from fastgru.spec import gru_prefixes, tensor_names
+from fastgru.text import brief, printable
 
 if TYPE_CHECKING:
     from fastgru.formats.contents import Contents
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     """The command."""
     found = inspect(options.file, load_options(options))
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(found))  # noqa: T201  (which escapes all but ASCII)
     else:
         _print(found)
     return 0
@@ -147,27 +148,27 @@ def _cache(nbytes: int) -> str | None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    print(f"{found['file']}: {found['format']}")
+    say(f"{found['file']}: {found['format']}")
     model = found.get("model")
     if model is None:
-        print(f"{len(found['networks'])} networks, one of which --prefix picks\n")
+        say(f"{len(found['networks'])} networks, one of which --prefix picks", "")
         _print_networks(found["networks"])
     elif model["kind"] == "GRU":
-        print()
+        say("")
         if found.get("prefix"):
-            print(f"{'prefix':<13}{found['prefix']}")
+            say(f"{'prefix':<13}{found['prefix']}")
         _print_gru(model, found["assumed"])
     else:
         layout = "batch first, " if model["batch_first"] else ""
-        print(f"a Model of {_count(len(model['layers']))}, {layout}{_bytes_text(model)}\n")
+        say(f"a Model of {_count(len(model['layers']))}, {layout}{_bytes_text(model)}", "")
         _print_layers(model["layers"])
     if found.get("other_tensors"):
-        print(f"\n{_others_text(found['other_tensors'])}")
+        say("", _others_text(found["other_tensors"]))
 
 
 def _print_networks(networks: list[dict[str, Any]]) -> None:
     rows = [
-        [repr(network["prefix"]), network.get("problem") or _gru_text(network)]
+        [brief(network["prefix"]), network.get("problem") or _gru_text(network)]
         for network in networks
     ]
     print_table(["prefix", "network"], rows)
@@ -201,8 +202,8 @@ def _print_gru(gru: dict[str, Any], assumed: list[str]) -> None:
         "weights": _bytes_text(gru),
     }
     for name, text in rows.items():
-        print(f"{name:<13}{text}")
-    print()
+        say(f"{name:<13}{text}")
+    say("")
     shapes = gru["tensors"]
     table = []
     for layer, precision in enumerate(gru["precisions"]):
@@ -264,7 +265,10 @@ def _bytes_text(model: dict[str, Any]) -> str:
 
 def _others_text(others: dict[str, list[int]]) -> str:
     def told(items: Iterable[tuple[str, list[int]]]) -> str:
-        return ", ".join(f"{n} {shape_text(tuple(s))}" if s else n for n, s in items)
+        return ", ".join(
+            f"{printable(n, 100)} {shape_text(tuple(s))}" if s else printable(n, 100)
+            for n, s in items
+        )
 
     more = len(others) - _MAX_LISTED
     count = f"{len(others)} other tensor{'s' if len(others) > 1 else ''}"

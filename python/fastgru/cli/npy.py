@@ -15,9 +15,11 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru.arrays import shape_text
 from fastgru.errors import FormatError
 from fastgru.formats.npz_file import MAX_HEADER, npy_header
 from fastgru.formats.regular import open_regular
+from fastgru.text import about, number_text, printable
 
 _NUMBERS = re.compile(r"[<>=|]?[fiu](?:[1248]|16)")
 
@@ -28,17 +30,17 @@ def read_npy(path: Path) -> NDArray[Any]:
     try:
         file = open_regular(name)
     except FormatError as error:
-        raise FormatError(f"{name}: {error}") from None
+        raise FormatError(about(name, error)) from None
     with file:
         shape, fortran_order, descr, offset = npy_header(name, file.read(MAX_HEADER + 12))
         size = os.fstat(file.fileno()).st_size
         if not _NUMBERS.fullmatch(descr):
-            raise FormatError(f"{name}: expected an array of numbers, got {descr}")
+            raise FormatError(f"{name}: expected an array of numbers, got {printable(descr)}")
         dtype = np.dtype(descr)
         expected = offset + math.prod(shape) * dtype.itemsize
         if size != expected:
-            problem = f"expected {expected} bytes for {shape} of {dtype}, got {size}"
-            raise FormatError(f"{name}: {problem}")
+            wanted = f"{number_text(expected)} bytes for {shape_text(shape)} of {dtype}"
+            raise FormatError(f"{name}: expected {wanted}, got {size}")
         order: Literal["C", "F"] = "F" if fortran_order else "C"
         array: NDArray[Any] = np.memmap(file, dtype, "r", offset, shape, order)
         return np.asarray(array)

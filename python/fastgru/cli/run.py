@@ -20,7 +20,7 @@ from fastgru.chain import Layers, entry_of
 from fastgru.cli.npy import create_npy, read_npy
 from fastgru.cli.options import add_load_options, load_options
 from fastgru.cli.paths import check_target
-from fastgru.cli.terminal import progress
+from fastgru.cli.terminal import progress, say
 from fastgru.formats.atomic import replacing
 from fastgru.layers import Layer
 from fastgru.options import positive
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     except MemoryError as error:
         raise ValueError(f"not enough memory; try a --batch-size below {size}") from error
     for path, shape in shapes.items():
-        print(f"{path}: {shape} float32, {byte_text(path.stat().st_size)}")
+        say(f"{path}: {shape} float32, {byte_text(path.stat().st_size)}")
     return 0
 
 

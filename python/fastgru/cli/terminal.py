@@ -1,6 +1,9 @@
-"""Tables and progress bars: with rich on a terminal where the extra `cli` is installed, else plain.
+"""What commands print: lines, tables and progress bars.
 
-What is not a terminal gets plain lines, and no progress: another program or a log file reads them.
+Names of files and what stands in files is printed as it is only where it is printable: `say` and
+`print_table` are the ways to the terminal, and escape all else. Tables and bars come with rich
+on a terminal where the extra `cli` is installed, else plain. What is not a terminal gets plain
+lines, and no progress: another program or a log file reads them.
 """
 
 from __future__ import annotations
@@ -9,10 +12,29 @@ import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
+
+from fastgru.text import LINE_LIMIT, printable
+
+_CELL_LIMIT = 600  # a problem of a network takes 500
+_MAX_ROWS = 200
+
+
+def say(*lines: str, file: TextIO | None = None, limit: int = LINE_LIMIT) -> None:
+    """Prints `lines`, to stdout if no `file` is given; line ends inside of one are escaped."""
+    for line in lines:
+        print(printable(line, limit), file=file)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """To stdout, columns aligned."""
+    """To stdout, columns aligned; of a file's thousand parts the first and how many more."""
+    cut = [[printable(cell, _CELL_LIMIT) for cell in row] for row in rows[:_MAX_ROWS]]
+    _print_rows(header, cut)
+    if len(rows) > len(cut):
+        say(f"and {len(rows) - len(cut)} more")
+
+
+def _print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if _is_rich(sys.stdout):
         from rich.console import Console  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
@@ -29,7 +51,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 @contextlib.contextmanager

@@ -19,9 +19,10 @@ from fastgru.chain import Layers, entry_of
 from fastgru.cli import reference, yardstick
 from fastgru.cli.options import add_load_options, load_options
 from fastgru.cli.reference import Array
-from fastgru.cli.terminal import print_table
+from fastgru.cli.terminal import print_table, say
 from fastgru.cli.yardstick import Yardstick, precision_of
 from fastgru.layers import Layer
+from fastgru.text import printable
 
 # (T, B): one step of many rows, then sequences, these with lengths, too.
 _SHAPES = ((1, 1024), (8, 32), (40, 8))
@@ -61,16 +62,16 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--seed: expected at least 0, got {options.seed}")
     model = fastgru.load(options.model)
     original = fastgru.load(options.checkpoint, **load_options(options))
-    print(f"MODEL      {options.model}: {model!r}")
-    print(f"CHECKPOINT {options.checkpoint}: {original!r}\n")
+    say(*f"MODEL      {printable(str(options.model))}: {model!r}".splitlines())
+    say(*f"CHECKPOINT {printable(str(options.checkpoint))}: {original!r}".splitlines(), "")
     problems = list(_differences_in_kind(model, original))
     problems = problems or list(_wrong_weights(model, original))
     if not problems:
         problems = list(_measure(model, original, options.seed))
     for problem in problems:
-        print(f"FAILED: {problem}")
+        say(f"FAILED: {problem}")
     if not problems:
-        print("ok")
+        say("ok")
     return 1 if problems else 0
 
 
@@ -185,7 +186,7 @@ def _measure(model: Any, original: Any, seed: int) -> Iterator[str]:
                 if not error <= limit
             ]
     print_table(["steps x rows", "", "max error", "bound", "mean error", "bound"], rows)
-    print(f"\nerrors against float64; bounds from those of {scale.name} on the same inputs")
+    say("", f"errors against float64; bounds from those of {scale.name} on the same inputs")
     yield from problems
 
 

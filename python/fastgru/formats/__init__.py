@@ -17,7 +17,8 @@ from fastgru.formats.regular import open_regular
 from fastgru.gru import GRU
 from fastgru.options import check_options, positive
 from fastgru.precision import reduce_spec
-from fastgru.spec import report, spec_from_tensors
+from fastgru.spec import spec_from_tensors
+from fastgru.text import about, message_of, report
 
 if TYPE_CHECKING:
     from fastgru.formats.contents import Contents
@@ -87,7 +88,7 @@ def opened(path: str | os.PathLike[str], prefix: str | None) -> Iterator[Content
         with open_regular(name) as file:
             yield look_into(file, prefix)
     except FormatError as error:
-        raise FormatError(f"{os.fsdecode(name)}: {error}") from error.__cause__
+        raise FormatError(about(os.fsdecode(name), error)) from error.__cause__
 
 
 def model_of(
@@ -123,7 +124,7 @@ def model_of(
     try:
         spec = reduce_spec(spec, precision)
     except ValueError as error:  # of weights that int8 cannot hold
-        raise FormatError(str(error)) from error
+        raise FormatError(message_of(error)) from error
     return GRU(spec, batch_first=bool(batch_first), num_threads=num_threads, isa=isa)
 
 
@@ -164,5 +165,5 @@ def _of_another_program(
         ]
     if problems:
         problems = list(dict.fromkeys(problems))  # several GRUs say the same
-        raise FormatError(f"{os.fsdecode(path)}: {report('contradiction', problems)}")
+        raise FormatError(about(os.fsdecode(path), report("contradiction", problems)))
     return model

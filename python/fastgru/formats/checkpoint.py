@@ -16,7 +16,8 @@ from fastgru.errors import FormatError
 from fastgru.formats.pickle_values import Dict, Other
 from fastgru.formats.torch_objects import Tensor
 from fastgru.formats.window import Allowance
-from fastgru.spec import gru_prefixes, report
+from fastgru.spec import gru_prefixes
+from fastgru.text import Problems, printable, report
 
 GRU_LIKE = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)")
 _MAX_DEPTH = 100
@@ -72,7 +73,7 @@ def flatten(root: Any, allowance: Allowance) -> Checkpoint:
                 while above is not None and above.path not in tops:
                     tops[above.path] = None
                     above = above.parent
-    problems = [f"{name}: stands for two things" for name in list(twice)[:12]]
+    problems = Problems(f"{printable(name)}: stands for two things" for name in twice)
     if problems:
         raise FormatError(report("the checkpoint", problems))
     return Checkpoint(values, list(tops))

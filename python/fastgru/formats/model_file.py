@@ -35,7 +35,7 @@ from fastgru.model import Model
 from fastgru.options import check_isa
 from fastgru.over_time import Last, Max, Mean, Reverse
 from fastgru.precision import reduce_spec
-from fastgru.spec import report
+from fastgru.text import Problems, about, brief, message_of, printable, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,23 +118,23 @@ def problems_of(description: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the description of a Model."""
     yield from native.field_problems(description, _FIELDS)
     if description.get("kind") != "model":
-        yield f"kind: expected 'model', got {description.get('kind')!r}"
+        yield f"kind: expected 'model', got {brief(description.get('kind'))}"
     version, layers = description["format_version"], description.get("layers")
     known = ["gru", *(kind for kind in _KINDS if _KINDS[kind].since <= version)]
     if not (isinstance(layers, list) and layers):
-        yield f"layers: expected a list of at least one, got {layers!r}"
+        yield f"layers: expected a list of at least one, got {brief(layers)}"
         return
     for index, layer in enumerate(layers):
         if not isinstance(layer, dict):
-            yield f"layers[{index}]: expected an object, got {layer!r}"
+            yield f"layers[{index}]: expected an object, got {brief(layer)}"
             continue
         kind = layer.get("kind")
         if not (isinstance(kind, str) and kind in known):
             expected = " or ".join(map(repr, known))
-            yield f"layers[{index}]: kind: expected {expected}, got {kind!r}"
+            yield f"layers[{index}]: kind: expected {expected}, got {brief(kind)}"
             continue
         if kind == "gru":
-            found: Iterable[str] = native.gru_problems(layer, version, in_model=True)
+            found: Iterable[str] | Problems = native.gru_problems(layer, version, in_model=True)
         else:
             found = _layer_problems(layer, kind, version)
         yield from (f"layers[{index}]: {problem}" for problem in found)
@@ -147,10 +147,10 @@ def _layer_problems(layer: Mapping[str, Any], kind: str, version: int) -> Iterat
     yield from native.field_problems(layer, ("kind", *optional, *options, *flags))
     for name in (*optional, *flags):
         if name in layer and type(layer[name]) is not bool:
-            yield f"{name}: expected true or false, got {layer[name]!r}"
+            yield f"{name}: expected true or false, got {brief(layer[name])}"
     for name in options:
         if name in layer and type(layer[name]) not in (int, float):
-            yield f"{name}: expected a number, got {layer[name]!r}"
+            yield f"{name}: expected a number, got {brief(layer[name])}"
 
 
 def read(
@@ -170,13 +170,13 @@ def read(
     described = description["layers"]
     _check_contradictions(described, wanted, prefix)
     parts: list[dict[str, TensorSource]] = [{} for _ in described]
-    problems = []
+    problems = Problems()
     for name, source in tensors.items():
         match = _TENSOR.fullmatch(name)
         if match and int(match[1]) < len(parts):
             parts[int(match[1])][match[2]] = source
         elif match:
-            problems.append(f"{name}: there are only {len(parts)} layers")
+            problems.append(f"{printable(name)}: there are only {len(parts)} layers")
     layers: list[Layer | GRU] = []
     for index, (layer, own) in enumerate(zip(described, parts, strict=True)):
         try:
@@ -187,12 +187,12 @@ def read(
             else:
                 layers.append(_read_layer(layer, own, isa))
         except (FormatError, TypeError, ValueError, OverflowError) as error:
-            problems.append(f"layers.{index}: {error}")
+            problems.append(about(f"layers.{index}", error))
     if not problems:
         try:
             return Model(layers)
         except ValueError as error:
-            problems.append(str(error))
+            problems.append(message_of(error))
     raise FormatError(report("the model", problems))
 
 
@@ -201,8 +201,10 @@ def _read_layer(
 ) -> Layer:
     make, required, optional, options, flags, _ = _KINDS[layer["kind"]]
     names = required + tuple(name for name in optional if layer[name])
-    problems = [f"{name}: missing" for name in names if name not in tensors]
-    problems += [f"{name}: no such tensor is expected" for name in tensors if name not in names]
+    problems = Problems(f"{name}: missing" for name in names if name not in tensors)
+    problems.extend(
+        f"{printable(name)}: no such tensor is expected" for name in tensors if name not in names
+    )
     if problems:
         raise FormatError(report(layer["kind"], problems))
     forced = {"_isa": isa} if isa is not None and getattr(make, "uses_kernels", False) else {}
@@ -217,7 +219,9 @@ def _read_layer(
 def _check_contradictions(
     described: list[dict[str, Any]], wanted: Mapping[str, object], prefix: str | None
 ) -> None:
-    problems = [] if not prefix else [f"prefix: a model file has none, the argument {prefix!r}"]
+    problems = Problems()
+    if prefix:
+        problems.append(f"prefix: a model file has none, the argument {brief(prefix)}")
     for index, layer in enumerate(described):
         if layer["kind"] != "gru":
             continue

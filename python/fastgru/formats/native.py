@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgru.arrays import Float32Array, TensorSource
+from fastgru.arrays import Float32Array, TensorSource, shape_text
 from fastgru.errors import FormatError
 from fastgru.formats import safetensors_file
 from fastgru.formats.atomic import write_atomically
@@ -30,10 +30,10 @@ from fastgru.spec import (
     ACTIVATIONS,
     RECURRENT_ACTIVATIONS,
     ModelSpec,
-    report,
     spec_from_tensors,
     tensor_names,
 )
+from fastgru.text import Problems, brief, printable, report
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
@@ -105,7 +105,7 @@ def take_scales(
     description: Mapping[str, Any], tensors: Mapping[str, TensorSource]
 ) -> tuple[dict[str, TensorSource], dict[str, Float32Array]]:
     """The tensors with int8 weights as real numbers, and the scales, which are not among them."""
-    found, problems = dict(tensors), []
+    found, problems = dict(tensors), Problems()
     scales = {}
     for layer, precision in enumerate(description.get("precisions", ())):
         for name in tensor_names([layer], description["bidirectional"], bias=False):
@@ -113,7 +113,9 @@ def take_scales(
             if source is None:
                 continue  # the validator tells of it
             if source.dtype != _STORED[precision]:
-                problems.append(f"{name}: expected {_STORED[precision]}, got {source.dtype}")
+                problems.append(
+                    f"{name}: expected {_STORED[precision]}, got {printable(source.dtype)}"
+                )
             elif precision == "int8":
                 scale = found.pop(name + _SCALE, None)
                 problem = _scale_problem(scale, source.shape[0] if source.shape else 0)
@@ -135,7 +137,7 @@ def _scale_problem(scale: TensorSource | None, rows: int) -> str:
     if scale is None:
         return f"missing, expected ({rows},)"
     if scale.shape != (rows,) or scale.dtype != "F32":
-        return f"expected F32 ({rows},), got {scale.dtype} {scale.shape}"
+        return f"expected F32 ({rows},), got {printable(scale.dtype)} {shape_text(scale.shape)}"
     return ""
 
 
@@ -146,15 +148,15 @@ def parse(text: str) -> dict[str, Any]:
     if type(version) is not int or version not in VERSIONS:
         known = ", ".join(map(str, VERSIONS))
         raise FormatError(
-            f"format_version: this fastgru knows {known}, the file has {version!r}; "
+            f"format_version: this fastgru knows {known}, the file has {brief(version)}; "
             "a newer fastgru may read it (pip install --upgrade fastgru)"
         )
     if version == MODEL_VERSION or (version > MODEL_VERSION and description.get("kind") != "gru"):
         from fastgru.formats import model_file  # noqa: PLC0415  (which imports this module)
 
-        problems = list(model_file.problems_of(description))
+        problems = Problems(model_file.problems_of(description))
     else:
-        problems = list(gru_problems(description, version))
+        problems = gru_problems(description, version)
     if problems:
         raise FormatError(report("the fastgru description", problems))
     return description
@@ -163,27 +165,27 @@ def parse(text: str) -> dict[str, Any]:
 def field_problems(description: Mapping[str, Any], fields: Sequence[str]) -> Iterator[str]:
     """Fields that are missing or unknown."""
     yield from (f"{name}: missing" for name in fields if name not in description)
-    yield from (f"{name}: unknown field" for name in description if name not in fields)
+    yield from (f"{printable(name)}: unknown field" for name in description if name not in fields)
 
 
 def gru_problems(
     description: Mapping[str, Any], version: int, *, in_model: bool = False
-) -> list[str]:
+) -> Problems:
     """What is wrong with the description of a GRU, by itself or in a Model's."""
     fields = _FIELDS[1:] if in_model else _FIELDS
     is_reduced = version == 2 if version < 3 else description.get("precision") != "float32"
     choices_of = _CHOICES if is_reduced else _CHOICES | {"precision": ("float32",)}
     fields += ("precisions",) if is_reduced else ()
     fields += ("reverse",) if version >= REVERSE_VERSION else ()
-    problems = list(field_problems(description, fields))
+    problems = Problems(field_problems(description, fields))
     for name, value in description.items():
         if name in _SIZES and not (type(value) is int and value >= 1):
-            problems.append(f"{name}: expected an integer of at least 1, got {value!r}")
+            problems.append(f"{name}: expected an integer of at least 1, got {brief(value)}")
         elif name in _FLAGS and type(value) is not bool:
-            problems.append(f"{name}: expected true or false, got {value!r}")
+            problems.append(f"{name}: expected true or false, got {brief(value)}")
         elif name in choices_of and not (isinstance(value, str) and value in choices_of[name]):
             choices = " or ".join(map(repr, choices_of[name]))
-            problems.append(f"{name}: expected {choices}, got {value!r}")
+            problems.append(f"{name}: expected {choices}, got {brief(value)}")
     if is_reduced and not problems:
         allowed = ("float32", description["precision"])
         given = description["precisions"]
@@ -196,7 +198,7 @@ def gru_problems(
         ):
             layers = description["num_layers"]
             problems.append(
-                f"precisions: expected {layers} of float32 and the reduced one, got {given!r}"
+                f"precisions: expected {layers} of float32 and the reduced one, got {brief(given)}"
             )
     return problems
 
@@ -206,12 +208,12 @@ def check_contradictions(
 ) -> None:
     """FormatError if the caller's options say something else than the file."""
     problems = [
-        f"{name}: the file says {description[name]!r}, the argument {value!r}"
+        f"{name}: the file says {brief(description[name])}, the argument {value!r}"
         for name, value in wanted.items()
         if value != description[name]
     ]
     if prefix:
-        problems.append(f"prefix: a native file has none, the argument {prefix!r}")
+        problems.append(f"prefix: a native file has none, the argument {brief(prefix)}")
     if problems:
         raise FormatError(report("contradiction", problems))
 
@@ -219,7 +221,8 @@ def check_contradictions(
 def check_sizes(description: Mapping[str, Any], spec: ModelSpec) -> None:
     """FormatError if the description does not fit the tensors."""
     problems = [
-        f"{name}: the description says {description[name]!r}, the tensors {getattr(spec, name)!r}"
+        f"{name}: the description says {brief(description[name])}, "
+        f"the tensors {getattr(spec, name)!r}"
         for name in (*_SIZES, "bidirectional", "bias")
         if description[name] != getattr(spec, name)
     ]

@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fastgru.arrays import Float32Array, TensorSource, as_float32
+from fastgru.arrays import Float32Array, TensorSource, as_float32, shape_text
 from fastgru.errors import FormatError
-from fastgru.spec import report
+from fastgru.text import Problems, brief, message_of, number_text, printable, report
 
 MAX_HEADER = 10_000  # of one array; NumPy's own limit
 _MAX_DEFLATE_RATIO = 1032  # deflate cannot do better: RFC 1951 codes at most 258 bytes in 2 bits
@@ -37,17 +37,21 @@ def read(file: BinaryIO) -> dict[str, TensorSource]:
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # zipfile raises nearly anything on damaged archives
-        raise FormatError(f"damaged zip archive: {error}") from error
+        raise FormatError(f"damaged zip archive: {printable(str(error))}") from error
     members = archive.infolist()
     arrays = [member for member in members if member.filename.endswith(".npy")]
     names = [member.filename.removesuffix(".npy") for member in arrays]
-    problems = [f"{n}: appears {c} times" for n, c in Counter(names).items() if c > 1]
+    problems = Problems(
+        f"{printable(name)}: appears {count} times"
+        for name, count in Counter(names).items()
+        if count > 1
+    )
     tensors = {}
     for name, member in zip(names, arrays, strict=True):
         try:
             tensors[name] = _source(archive, member, name)
         except FormatError as error:
-            problems.append(str(error))
+            problems.append(message_of(error))
     if problems:
         raise FormatError(report("the .npz file", problems))
     return tensors
@@ -57,16 +61,20 @@ def _source(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Ten
     if not _GRU_LIKE.search(name):
         return TensorSource((), "unread", False, lambda: np.zeros((), np.float32))
     if member.flag_bits & 1:
-        raise FormatError(f"{name}: encrypted")
+        raise FormatError(f"{printable(name)}: encrypted")
     sizes = member.compress_size, member.file_size
     possible = {
         zipfile.ZIP_STORED: sizes[0] == sizes[1],
         zipfile.ZIP_DEFLATED: sizes[1] <= _MAX_DEFLATE_RATIO * sizes[0],
     }.get(member.compress_type)
     if possible is None:
-        raise FormatError(f"{name}: compression method {member.compress_type} is not supported")
+        raise FormatError(
+            f"{printable(name)}: compression method {member.compress_type} is not supported"
+        )
     if not possible:
-        raise FormatError(f"{name}: {sizes[1]} bytes cannot come from {sizes[0]} in the archive")
+        raise FormatError(
+            f"{printable(name)}: {sizes[1]} bytes cannot come from {sizes[0]} in the archive"
+        )
     start = _member_bytes(archive, member, name, MAX_HEADER + 12)
     shape, fortran_order, descr, offset = npy_header(name, start)
     if not _FLOATING.fullmatch(descr):
@@ -75,13 +83,16 @@ def _source(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Ten
     expected = offset + math.prod(shape) * dtype.itemsize
     if expected != member.file_size:
         raise FormatError(
-            f"{name}: expected {expected} bytes for {shape} of {dtype}, got {member.file_size}"
+            f"{printable(name)}: expected {number_text(expected)} bytes for {shape_text(shape)} "
+            f"of {dtype}, got {member.file_size}"
         )
 
     def load() -> Float32Array:
         data = _member_bytes(archive, member, name, -1)
         if len(data) != member.file_size:
-            raise FormatError(f"{name}: expected {member.file_size} bytes, got {len(data)}")
+            raise FormatError(
+                f"{printable(name)}: expected {member.file_size} bytes, got {len(data)}"
+            )
         array = np.frombuffer(data, dtype, offset=offset)
         array = array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
         return np.ascontiguousarray(as_float32(name, array))
@@ -98,25 +109,26 @@ def _member_bytes(
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # BadZipFile, zlib.error, EOFError, NotImplementedError, ...
-        raise FormatError(f"{name}: damaged: {error}") from error
+        raise FormatError(f"{printable(name)}: damaged: {printable(str(error))}") from error
 
 
 def npy_header(name: str, data: bytes) -> tuple[tuple[int, ...], bool, str, int]:
     """Shape, Fortran order, dtype as written, and where the data starts."""
     # Not numpy.lib.format: on damaged headers it prints warnings and tries older syntaxes.
     if data[:6] != b"\x93NUMPY" or data[6:7] not in (b"\x01", b"\x02", b"\x03"):
-        raise FormatError(f"{name}: not a .npy array")
+        raise FormatError(f"{printable(name)}: not a .npy array")
     start = 10 if data[6] == 1 else 12
     length = int.from_bytes(data[8:start], "little")
     if length > MAX_HEADER or start + length > len(data):
-        raise FormatError(f"{name}: a .npy header of {length} bytes does not fit")
+        raise FormatError(f"{printable(name)}: a .npy header of {length} bytes does not fit")
     text = data[start : start + length].decode("latin-1").strip()
     try:
         header = ast.literal_eval("" if "\\" in text else text)  # an escape could make it warn
         shape, fortran_order, descr = (header[key] for key in _HEADER_KEYS)
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
-        raise FormatError(f"{name}: damaged .npy header {text[:200]!r}") from error
+        raise FormatError(f"{printable(name)}: damaged .npy header {brief(text)}") from error
     sizes_fit = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
     if not sizes_fit or type(fortran_order) is not bool or len(header) != len(_HEADER_KEYS):
-        raise FormatError(f"{name}: damaged .npy header {text[:200]!r}")
-    return shape, fortran_order, str(descr), start + length
+        raise FormatError(f"{printable(name)}: damaged .npy header {brief(text)}")
+    told = descr if isinstance(descr, str) else brief(descr)  # fields of a structured dtype
+    return shape, fortran_order, told, start + length

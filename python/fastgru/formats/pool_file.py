@@ -17,7 +17,7 @@ from fastgru.formats import safetensors_file
 from fastgru.formats.atomic import write_atomically
 from fastgru.formats.regular import open_regular
 from fastgru.formats.strict_json import parse_object
-from fastgru.spec import report
+from fastgru.text import Problems, about, brief, message_of, printable, report
 
 KEY = "fastgru_pool"
 VERSION = 1
@@ -45,7 +45,7 @@ def read(
     try:
         _read(name, state_shapes, restore)
     except FormatError as error:
-        raise FormatError(f"{os.fsdecode(name)}: {error}") from error.__cause__
+        raise FormatError(about(os.fsdecode(name), error)) from error.__cause__
 
 
 def _read(
@@ -64,11 +64,13 @@ def _read(
     version = description.get("format_version")
     if type(version) is not int or version != VERSION:
         raise FormatError(
-            f"format_version: this fastgru knows {VERSION}, the file has {version!r}; "
+            f"format_version: this fastgru knows {VERSION}, the file has {brief(version)}; "
             "a newer fastgru may read it (pip install --upgrade fastgru)"
         )
     if set(description) != set(_FIELDS):
-        raise FormatError(f"expected the fields {', '.join(_FIELDS)}, got {list(description)}")
+        raise FormatError(
+            f"expected the fields {', '.join(_FIELDS)}, got {brief(list(description))}"
+        )
     ids = description["ids"]
     numbers = ids if isinstance(ids, list) else [None]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
@@ -77,15 +79,21 @@ def _read(
         f"states.{gru}": (layers, len(ids), hidden)
         for gru, (layers, hidden) in enumerate(state_shapes)
     }
-    problems = [f"{tensor}: unknown" for tensor in tensors if tensor not in expected]
+    problems = Problems(
+        f"{printable(tensor)}: unknown" for tensor in tensors if tensor not in expected
+    )
     for tensor, shape in expected.items():
         found = tensors.get(tensor)
         if found is None or (found.dtype, found.shape) != ("F32", shape):
-            got = "nothing" if found is None else f"{found.dtype} {shape_text(found.shape)}"
+            got = (
+                "nothing"
+                if found is None
+                else f"{printable(found.dtype)} {shape_text(found.shape)}"
+            )
             problems.append(f"{tensor}: expected F32 {shape_text(shape)}, got {got}")
     if problems:
         raise FormatError(report("the states", problems))
     try:
         restore(np.array(ids, np.int64), [tensors[tensor].read() for tensor in expected])
     except ValueError as error:
-        raise FormatError(str(error)) from error
+        raise FormatError(message_of(error)) from error

@@ -18,6 +18,7 @@ import numpy as np
 from fastgru.arrays import Float32Array, TensorSource, as_float32
 from fastgru.errors import FormatError
 from fastgru.formats.strict_json import parse_object
+from fastgru.text import printable
 
 _MAX_HEADER = 100_000_000  # the library's own limit
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -93,7 +94,7 @@ def _deserialize(data: bytes) -> list[tuple[str, dict[str, Any]]]:
     try:
         return list(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
-        raise FormatError(f"damaged safetensors file: {error}") from error
+        raise FormatError(f"damaged safetensors file: {printable(str(error))}") from error
 
 
 def _to_float32(data: bytearray, dtype: str, shape: tuple[int, ...]) -> Float32Array:

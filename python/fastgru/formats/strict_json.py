@@ -10,25 +10,29 @@ from collections import Counter
 from typing import Any
 
 from fastgru.errors import FormatError
-from fastgru.spec import report
+from fastgru.text import Problems, printable, report
 
 
 def parse_object(text: bytes | str, what: str) -> dict[str, Any]:
     """Parses `text` as one JSON object; `what` is how the error calls it."""
-    duplicates: list[str] = []
+    duplicates = Problems()
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         parsed = dict(pairs)
         if len(parsed) < len(pairs):
             counts = Counter(name for name, _ in pairs)
-            duplicates.extend(f"{n}: appears {c} times" for n, c in counts.items() if c > 1)
+            duplicates.extend(
+                f"{printable(name)}: appears {count} times"
+                for name, count in counts.items()
+                if count > 1
+            )
         return parsed
 
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         parsed = json.loads(decoded, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested without end
-        raise FormatError(f"{what} is not valid JSON: {error}") from error
+        raise FormatError(f"{what} is not valid JSON: {printable(str(error))}") from error
     if duplicates:
         raise FormatError(report(what, duplicates))
     if not isinstance(parsed, dict):

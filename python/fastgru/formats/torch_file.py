@@ -25,7 +25,7 @@ from fastgru.formats.strided import CODES, element_span, read_float32
 from fastgru.formats.torch_objects import ITEM_SIZES, Storage, Tensor, TorchObjects
 from fastgru.formats.window import Allowance, Window
 from fastgru.formats.zip_directory import Member
-from fastgru.spec import report
+from fastgru.text import about, report
 
 _PICKLE = "data.pkl"
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -177,7 +177,7 @@ def _sources(
         try:
             sources[name] = _source(name, found, file, start_of, allowance)
         except FormatError as error:
-            problems.append(f"{name}: {error}")
+            problems.append(about(name, error))
         if len(problems) == _MAX_PROBLEMS:
             break
     if problems:
@@ -201,7 +201,7 @@ def _source(
         try:
             return read_float32(file, start, tensor.dtype, shape, tensor.stride)
         except FormatError as error:
-            raise FormatError(f"{name}: {error}") from error
+            raise FormatError(about(name, error)) from error
 
     return TensorSource(shape, tensor.dtype, True, read)
 

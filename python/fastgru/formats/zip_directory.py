@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from fastgru.errors import FormatError
 from fastgru.formats.window import Allowance, Window
-from fastgru.spec import report
+from fastgru.text import Problems, brief, message_of, report
 
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR_64 = struct.Struct("<4sLQL")
@@ -29,7 +29,6 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = 0xFFFF
 _ENCRYPTED, _UTF8 = 0x0001, 0x0800
 _ENTRY_COST = 400  # bytes that an Entry and a Member take, beside the name
-_MAX_PROBLEMS = 12
 _CHUNK = 1 << 20  # bytes whose checksum is taken at a time
 
 
@@ -81,7 +80,7 @@ def read(file: BinaryIO, size: int, allowance: Allowance) -> Directory:
 def stored_members(file: BinaryIO, directory: Directory) -> dict[str, Member]:
     """Every member by name, each in bytes of its own; FormatError listing every problem."""
     members: dict[str, Member] = {}
-    problems: list[str] = []
+    problems = Problems()
     end = 0  # of the member before
     for entry in sorted(directory.entries, key=lambda entry: entry.header):
         problem = _problem(entry)
@@ -94,11 +93,9 @@ def stored_members(file: BinaryIO, directory: Directory) -> dict[str, Member]:
             try:
                 start = _data_start(file, entry, directory.start)
             except FormatError as error:
-                problem = str(error)
+                problem = message_of(error)
         if problem:
-            problems.append(f"{entry.name!r}: {problem}")
-            if len(problems) == _MAX_PROBLEMS:
-                break
+            problems.append(f"{brief(entry.name)}: {problem}")
             continue
         members[entry.name] = Member(start, entry.size, entry.crc)
         end = start + entry.size

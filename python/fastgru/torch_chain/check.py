@@ -18,6 +18,7 @@ from fastgru.arrays import Float32Array
 from fastgru.errors import UnsupportedLayerError
 from fastgru.layers import Embedding, OneHot
 from fastgru.model import Model
+from fastgru.text import Message
 
 LIMIT = 1e-4
 """Of the difference in float32; 1e-7 to 1e-6 is rounding, more is another function."""
@@ -148,7 +149,8 @@ def _run(module: Any, inputs: list[Any]) -> Any:
             return module(*inputs)
     except Exception as error:
         x, kind = tuple(inputs[0].shape), type(error).__name__
-        raise UnsupportedLayerError(f"the module fails on random x {x}: {kind}: {error}") from error
+        told = Message(*f"the module fails on random x {x}: {kind}: {error}".splitlines())
+        raise UnsupportedLayerError(told) from error
 
 
 def _random_input(model: Model, steps: int, batch: int, generator: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from fastgru.errors import UnsupportedLayerError
 from fastgru.model import Model
 from fastgru.options import check_isa, check_options, positive
+from fastgru.text import Message
 from fastgru.torch_chain.check import LIMIT, eval_copy, measured, own_error
 
 
@@ -67,10 +68,10 @@ def from_torch(
     error = measured(copied, model)
     # 4: both round, and the largest of a few errors is luck
     if not error <= LIMIT and not error <= 4 * own_error(copied, model):
-        raise UnsupportedLayerError(
+        told = (
             f"the module: on random input its numbers and the Model's are {error:.3g} apart, "
             f"expected at most {LIMIT:g}: it does something that its operations do not show, such "
-            "as keeping a state from one call to the next (a Model's .stream() does that)\n  "
-            f"{what_to_do(module)}"
+            "as keeping a state from one call to the next (a Model's .stream() does that)"
         )
+        raise UnsupportedLayerError(Message(told, what_to_do(module)))
     return model if precision == "float32" else model.to(precision)

@@ -13,7 +13,7 @@ from fastgru.convert import gru_paths
 from fastgru.errors import UnsupportedLayerError
 from fastgru.gru import GRU
 from fastgru.layers import Layer
-from fastgru.spec import report
+from fastgru.text import Message, report
 from fastgru.torch_chain.check import quiet
 from fastgru.torch_chain.tracing import ONE_AT_A_TIME, ChainTracer
 from fastgru.torch_chain.values import BATCH, FEATURES, TIME, Build, Facts, Tensor
@@ -47,7 +47,8 @@ def layers_of(module: Any, num_threads: int | None, isa: str | None) -> list[Lay
                 tracer = other
     problems = tracer.problems or list(_no_model(tracer.output, tracer.facts))
     if problems:
-        raise UnsupportedLayerError(f"{report('the module', problems)}\n  {what_to_do(module)}")
+        lines = report("the module", problems).lines
+        raise UnsupportedLayerError(Message(*lines, what_to_do(module)))
     assert isinstance(tracer.output, Tensor)
     build = Build(tracer.facts.role(0) == BATCH, num_threads, isa)
     return [step.make(build) for step in tracer.output.chain]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fastgru.errors import FormatError, UnsupportedLayerError
-from fastgru.spec import report
+from fastgru.text import brief, printable, report
 
 # Groups in the weights file are named after classes; layers without weights have none of interest.
 _GROUPS = {
@@ -103,9 +103,9 @@ def read_chain(description: Mapping[str, Any], group: str = "layers") -> list[Ke
     model = _layer(description, "the model", "")
     if model.kind not in _MODELS or model.own:
         raise UnsupportedLayerError(
-            f"the model is a {model.own or model.kind}: expected {' or '.join(_MODELS)}; a "
-            "subclass of keras.Model is a program: save its weights (.weights.h5) and load its GRU "
-            "from those"
+            f"the model is a {printable(model.own or model.kind)}: expected "
+            f"{' or '.join(_MODELS)}; a subclass of keras.Model is a program: save its weights "
+            "(.weights.h5) and load its GRU from those"
         )
     return _chain(model, "model", group, 0)
 
@@ -147,7 +147,9 @@ def _layer(entry: object, where: str, path: str) -> KerasLayer:
         raise FormatError(f"{where}: expected class_name and config, got {_cut(list(entry))}")
     kind = "Functional" if kind == "Model" else kind  # Keras 2.3
     name = config.get("name")
-    where = f"{where} {kind[:100]}" + (f" {name[:100]!r}" if isinstance(name, str) else "")
+    where = f"{where} {printable(kind, 100)}" + (
+        f" {brief(name, 100)}" if isinstance(name, str) else ""
+    )
     module, registered = entry.get("module"), entry.get("registered_name")
     is_keras = module is None or (isinstance(module, str) and module.split(".")[0] in _KERAS)
     own = "" if is_keras and registered in (None, kind) else _cut(registered or module)

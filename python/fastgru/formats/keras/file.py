@@ -15,6 +15,7 @@ from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.regular import open_regular
 from fastgru.formats.window import Allowance
 from fastgru.options import check_isa, check_options, positive
+from fastgru.text import about, listed
 
 if TYPE_CHECKING:
     from fastgru.formats.keras.hdf5 import Hdf5File
@@ -101,7 +102,7 @@ def from_keras(
                 options=options,
             )
     except (FormatError, UnsupportedLayerError) as error:
-        raise type(error)(f"{os.fsdecode(name)}: {error}") from error.__cause__
+        raise type(error)(about(os.fsdecode(name), error)) from error.__cause__
 
 
 def _read(
@@ -171,11 +172,11 @@ def _build(  # noqa: PLR0917
         return builder.model(chain)
     kinds = ("GRU", "Bidirectional")
     grus = {layer.path: layer for layer in chain if layer.kind in kinds and not layer.own}
-    found = grus[pick(prefix, list(grus), f"GRUs are {', '.join(grus) or 'nowhere'}")]
+    found = grus[pick(prefix, list(grus), f"GRUs are {listed(grus) or 'nowhere'}")]
     try:
         return builder.gru(found)
     except (FormatError, UnsupportedLayerError) as error:
-        raise type(error)(f"{found.where}: {error}") from error
+        raise type(error)(about(found.where, error)) from error
 
 
 def _given_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:

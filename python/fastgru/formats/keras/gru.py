@@ -17,7 +17,8 @@ from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.keras.config import KerasLayer
 from fastgru.formats.keras.hdf5 import Hdf5File
 from fastgru.gru import GRU
-from fastgru.spec import report, spec_from_tensors
+from fastgru.spec import spec_from_tensors
+from fastgru.text import message_of, report
 
 _CANDIDATE = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "linear": "identity"}
 _GATES = {
@@ -138,7 +139,7 @@ def make_gru(
     try:
         return GRU(spec, **options)
     except ValueError as error:  # of weights that int8 cannot hold
-        raise FormatError(str(error)) from error
+        raise FormatError(message_of(error)) from error
 
 
 def _tensors(layer: KerasLayer, weights: Hdf5File) -> dict[str, Float32Array]:

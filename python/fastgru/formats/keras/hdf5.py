@@ -24,6 +24,7 @@ from fastgru.arrays import Float32Array, TensorSource
 from fastgru.errors import FormatError
 from fastgru.formats.strided import read_float32
 from fastgru.formats.window import Allowance
+from fastgru.text import about
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -147,7 +148,7 @@ class Hdf5File:
             if known and stored and start + stored > self._size:
                 raise FormatError(f"cut off: {stored} bytes at {start} of {self._size}")
         except FormatError as error:
-            raise FormatError(f"{path}: {error}") from error
+            raise FormatError(about(path, error)) from error
 
         def read() -> Float32Array:
             self._allowance.take(4 * math.prod(shape))

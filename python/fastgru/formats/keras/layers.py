@@ -33,7 +33,7 @@ from fastgru.layers import (
 )
 from fastgru.model import Model
 from fastgru.over_time import Last, Max, Mean, Reverse
-from fastgru.spec import report
+from fastgru.text import Message, about, report
 
 _ACTIVATIONS: dict[str, type[Layer] | None] = {
     "linear": None,
@@ -91,12 +91,12 @@ class Builder:
             try:
                 layers += self.build(layer)
             except UnsupportedLayerError as error:
-                unsupported.append(f"{layer.where}: {error}")
+                unsupported.append(about(layer.where, error))
             except FormatError as error:
-                damaged.append(f"{layer.where}: {error}")
+                damaged.append(about(layer.where, error))
         if unsupported:
             text = report("the Keras model", unsupported)
-            raise UnsupportedLayerError(f"{text}\n{_ADVICE}")
+            raise UnsupportedLayerError(Message(*text.lines, _ADVICE))
         if damaged:
             raise FormatError(report("the Keras model", damaged))
         if not any(isinstance(layer, GRU) for layer in layers):
@@ -104,7 +104,7 @@ class Builder:
         try:
             return Model(layers)
         except ValueError as error:
-            raise FormatError(f"the Keras model: {error}") from error
+            raise FormatError(about("the Keras model", error)) from error
 
     def build(self, layer: KerasLayer) -> Layers:
         """What `layer` is in fastgru, which may be several layers or none."""

@@ -16,6 +16,7 @@ from fastgru.errors import FormatError
 from fastgru.formats.keras.gru import Shape, make_gru, read_arrays, torch_tensors
 from fastgru.formats.keras.hdf5 import Hdf5File
 from fastgru.gru import GRU
+from fastgru.text import brief, listed
 
 _FORWARD, _BACKWARD = "forward_layer", "backward_layer"
 _OTHERS = {1: "a SimpleRNN", 4: "an LSTM"}
@@ -30,10 +31,10 @@ def pick(prefix: str | None, paths: list[str], there: str) -> str:
         return str(asked)
     if len(found) == 1:
         return found[0]
-    listed = ", ".join(map(repr, found[:_MAX_LISTED]))
     if found:
-        raise FormatError(f"several GRUs found, pick one with prefix=...: {listed}")
-    raise FormatError(f"no GRU {'found' if asked is None else f'under {prefix!r}'}: {there}")
+        there = listed([brief(path) for path in found])
+        raise FormatError(f"several GRUs found, pick one with prefix=...: {there}")
+    raise FormatError(f"no GRU {'found' if asked is None else f'under {brief(prefix)}'}: {there}")
 
 
 def find_gru(
@@ -42,7 +43,7 @@ def find_gru(
     """The GRU, or the one that `prefix` picks; FormatError. `options` are the constructor's."""
     cells, others = _cells(weights)
     paths = [path for path in map(partial(_whole, cells), cells) if path]
-    names = ", ".join(weights.names()[:_MAX_LISTED]) or "none"
+    names = listed(weights.names()) or "none"
     there = ", ".join(others) or f"names in the file: {names}"
     if "model_weights" in weights.names():
         there = "a whole model in Keras's old HDF5 format; load it with Keras and save it as .keras"

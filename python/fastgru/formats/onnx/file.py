@@ -15,6 +15,7 @@ from fastgru.formats.onnx.parts import check_parts, varint
 from fastgru.formats.regular import open_regular
 from fastgru.formats.window import Allowance
 from fastgru.options import check_isa, check_options, positive
+from fastgru.text import about
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from fastgru.model import Model
 
 _MAX_FILE = 2**31 - 1  # protobuf's own limit
-_MAX_MESSAGE = 8000
 _MAX_IR_VERSION = 64
 # ModelProto's fields before its graph: texts (wire type 2), and a number
 _HEAD_FIELDS = {2: 2, 3: 2, 4: 2, 5: 0, 6: 2}
@@ -103,8 +103,7 @@ def from_onnx(
         folder = os.path.dirname(os.path.abspath(os.fsdecode(name)))
         return _load(onnx, _parsed(onnx, data), folder, len(data), settings)
     except (FormatError, UnsupportedLayerError) as error:
-        text = str(error)[:_MAX_MESSAGE]  # names in the file can be long
-        raise type(error)(f"{os.fsdecode(name)}: {text}") from error.__cause__
+        raise type(error)(about(os.fsdecode(name), error)) from error.__cause__
 
 
 def looks_like_onnx(head: bytes) -> bool:

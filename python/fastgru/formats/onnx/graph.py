@@ -13,7 +13,7 @@ from typing import Any
 
 from fastgru.errors import FormatError
 from fastgru.formats.onnx.tensors import Array, Tensors
-from fastgru.spec import report
+from fastgru.text import brief, printable, report
 
 MAX_NODES = 20_000  # an exported GRU of 64 layers has fewer than 3,000
 _MAX_RANK = 8
@@ -41,7 +41,8 @@ class Node:
 
     def __str__(self) -> str:
         kind = self.op if self.domain in STANDARD else f"{self.domain}.{self.op}"
-        return f"node {self.index} {kind}" + (f" {self.name!r}" if self.name else "")
+        name = f" {brief(self.name)}" if self.name else ""
+        return f"node {self.index} {printable(kind)}{name}"
 
     def integer(self, name: str, default: int | None = None) -> int:
         """An attribute that is an integer."""
@@ -73,7 +74,7 @@ class Node:
             return default
         value = self.attributes[name]
         if not fits(value):
-            raise FormatError(f"attribute {name}: expected {expected}, got {str(value)[:50]}")
+            raise FormatError(f"attribute {name}: expected {expected}, got {brief(value, 50)}")
         return value
 
 
@@ -186,7 +187,7 @@ def _makers(nodes: list[Node], inputs: tuple[GraphInput, ...], tensors: Tensors)
             twice[name] = None
         makers[name] = index
     if twice:
-        listed = [f"{name!r}: stands for two values" for name in list(twice)[:_MAX_LISTED]]
+        listed = [f"{brief(name)}: stands for two values" for name in list(twice)[:_MAX_LISTED]]
         raise FormatError(report("the graph", listed))
     return makers
 
@@ -195,18 +196,19 @@ def _needed(nodes: list[Node], outputs: tuple[str, ...], makers: dict[str, int])
     """Numbers of the nodes that outputs come from; each must follow what it takes."""
     problems: dict[str, None] = {}
     needed: set[int] = set()
-    wanted = [(name, len(nodes), f"output {name!r}") for name in outputs]
+    wanted = [(name, len(nodes), f"output {brief(name)}") for name in outputs]
     while wanted:
         name, before, who = wanted.pop()
         index = makers.get(name)
         if index is None:
-            problems[f"{who}: nothing in the graph makes {name!r}"] = None
+            problems[f"{who}: nothing in the graph makes {brief(name)}"] = None
         elif index >= before:
-            problems[f"{who}: needs {name!r}, which is made after it (a cycle?)"] = None
+            problems[f"{who}: needs {brief(name)}, which is made after it (a cycle?)"] = None
         elif index >= 0 and index not in needed:
             needed.add(index)
             node = nodes[index]
-            wanted += [(item, index, str(node)) for item in node.inputs if item]
+            who = str(node)
+            wanted += [(item, index, who) for item in node.inputs if item]
     if problems:
         raise FormatError(report("the graph", list(problems)[:_MAX_LISTED]))
     return sorted(needed)

@@ -35,7 +35,7 @@ from fastgru.formats.onnx.values import (
     size_of,
 )
 from fastgru.formats.window import Allowance
-from fastgru.spec import report
+from fastgru.text import report
 
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 _MAX_ACTIVATIONS = 4

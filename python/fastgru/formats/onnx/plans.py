@@ -19,7 +19,8 @@ from fastgru.gru import GRU
 from fastgru.layers import Layer
 from fastgru.model import Model
 from fastgru.over_time import Last, Reverse
-from fastgru.spec import ModelSpec, report, spec_from_tensors
+from fastgru.spec import ModelSpec, spec_from_tensors
+from fastgru.text import about, message_of, report
 
 Settings = Mapping[str, Any]
 """precision, num_threads and isa, as the caller gave them."""
@@ -89,7 +90,7 @@ def gru_of(plans: Sequence[GruPlan], batch_first: bool, settings: Settings) -> G
     try:
         return GRU(_spec(plans), batch_first=batch_first, **settings)
     except ValueError as error:  # of weights that int8 cannot hold, too
-        raise FormatError(str(error)) from error
+        raise FormatError(message_of(error)) from error
 
 
 def model_of(plans: Sequence[Plan], batch_first: bool, settings: Settings) -> Model:
@@ -115,13 +116,13 @@ def model_of(plans: Sequence[Plan], batch_first: bool, settings: Settings) -> Mo
             else:
                 layers.append(plan.make(settings["isa"]))
         except (ValueError, TypeError) as error:
-            problems.append(f"layer {len(layers) + len(problems)}: {error}")
+            problems.append(about(f"layer {len(layers) + len(problems)}", error))
         at = end
     if not problems:
         try:
             return Model(layers)
         except ValueError as error:
-            problems.append(str(error))
+            problems.append(message_of(error))
     raise FormatError(report("the model", problems))
 
 

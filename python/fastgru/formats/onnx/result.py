@@ -32,6 +32,7 @@ from fastgru.formats.onnx.values import (
 from fastgru.gru import GRU
 from fastgru.model import Model
 from fastgru.over_time import SequenceLayer
+from fastgru.text import Message
 
 Outputs = Sequence[tuple[str, Value | None]]
 
@@ -212,4 +213,4 @@ def _check_model(plans: Sequence[Plan]) -> None:
             if isinstance(plan, LayerPlan) and issubclass(plan.kind, SequenceLayer)
         ]
     if problems:
-        raise UnsupportedLayerError("\n  ".join(problems))
+        raise UnsupportedLayerError(Message(*problems))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastgru.errors import FormatError
 from fastgru.formats.window import Allowance
+from fastgru.text import about, brief
 
 Array = NDArray[Any]
 
@@ -82,7 +83,7 @@ class Tensors:
             try:
                 self._arrays[name] = self.decode(self._protos[name])
             except FormatError as error:
-                raise FormatError(f"initializer {name!r}: {error}") from error
+                raise FormatError(about(f"initializer {brief(name)}", error)) from error
         return self._arrays[name]
 
     def decode(self, proto: Any) -> Array:

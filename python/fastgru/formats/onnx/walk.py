@@ -25,7 +25,7 @@ from fastgru.formats.onnx.values import (
     Value,
 )
 from fastgru.formats.window import Allowance
-from fastgru.spec import report
+from fastgru.text import Message, about, brief, printable, report
 
 _MAX_LISTED = 12
 
@@ -87,7 +87,7 @@ def walk(graph: Graph, tensors: Tensors, allowance: Allowance) -> list[tuple[str
             else:
                 results = _results(node, inputs, graph.opset, allowance)
         except (FormatError, UnsupportedLayerError) as error:
-            problems.append((type(error), f"{node}: {error}"))
+            problems.append((type(error), about(str(node), error)))
             results = [Broken()] * len(node.outputs)
         # NumPy, of arguments that contradict each other
         except (ValueError, TypeError, IndexError, OverflowError, ArithmeticError) as error:
@@ -100,7 +100,7 @@ def walk(graph: Graph, tensors: Tensors, allowance: Allowance) -> list[tuple[str
         text = report("the graph", texts)
         if damaged:
             raise FormatError(text)
-        raise UnsupportedLayerError(f"{text}\nfastgru runs chains of {_SUPPORTED}")
+        raise UnsupportedLayerError(Message(*text.lines, f"fastgru runs chains of {_SUPPORTED}"))
     return [(name, _value(name, values, tensors, graph)) for name in graph.outputs]
 
 
@@ -145,7 +145,9 @@ def _results(
     node: Node, inputs: list[Value | None], opset: int, allowance: Allowance
 ) -> Sequence[Value]:
     if node.domain not in STANDARD:
-        raise UnsupportedLayerError(f"operations of the domain {node.domain!r} are not supported")
+        raise UnsupportedLayerError(
+            f"operations of the domain {brief(node.domain)} are not supported"
+        )
     if node.op == "GRU":
         return gru(node, inputs, opset, allowance)
     if all(value is None or isinstance(value, Const) for value in inputs):
@@ -159,5 +161,5 @@ def _results(
     if node.op == "Expand" and inputs and isinstance(inputs[0], Fill):
         return [inputs[0]]
     if handler is None:
-        raise UnsupportedLayerError(f"{node.op} is no operation that fastgru supports")
+        raise UnsupportedLayerError(f"{printable(node.op)} is no operation that fastgru supports")
     return [handler(node, inputs, opset)]
