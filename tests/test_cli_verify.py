@@ -95,9 +95,9 @@ def test_a_gru_of_its_checkpoint_is_ok(
 def test_a_model_of_its_own_file_is_ok(
     precision: str, batch_first: bool, tmp_path: Path, capsys: Capture, with_and_without_torch: bool
 ) -> None:
-    """All layers in float64; the layouts of the two need not be the same."""
+    """All layers in float64, in both layouts."""
     model_of_layers(batch_first).to(precision).save(tmp_path / "model")
-    model_of_layers().save(tmp_path / "original")
+    model_of_layers(batch_first).save(tmp_path / "original")
     done = command(capsys, "verify", tmp_path / "model", tmp_path / "original")
     assert (done.status, done.err) == (0, ""), done.out
     assert done.out.endswith("\nok\n")

@@ -451,7 +451,8 @@ def test_torch_and_python_pickle_are_not_needed() -> None:
     code = f"""
 import sys
 sys.modules["torch"] = None
-import pickle, numpy, fastgru
+import pickle, numpy, warnings, fastgru
+warnings.simplefilter("ignore", fastgru.LoadWarning)
 pickle.load = pickle.loads = pickle.Unpickler = None
 before = set(sys.modules)
 for name in {COMMITTED!r}:

@@ -41,7 +41,9 @@ class GRU:
     ((5, 4, 2), (1, 4, 2))
     """
 
-    __slots__ = ("__weakref__", "_batch_first", "_forced_isa", "_model", "_spec", "_threads")
+    __slots__ = (
+        *("__weakref__", "_assumed", "_batch_first", "_forced_isa", "_model", "_spec", "_threads"),
+    )
 
     def __init__(
         self,
@@ -52,8 +54,12 @@ class GRU:
         keep: Iterable[int] = (),
         num_threads: int | None = None,
         isa: str | None = None,
+        assumed: tuple[str, ...] = (),
     ) -> None:
-        """For fastgru's own loaders: `spec` comes from the validator."""
+        """For fastgru's own loaders: `spec` comes from the validator.
+
+        `assumed`: the options that neither the file nor the caller said; `save` writes them down.
+        """
         if not isinstance(spec, ModelSpec):
             raise TypeError(
                 "a GRU holds trained weights: make one with GRU.from_torch, GRU.from_state_dict, "
@@ -70,6 +76,7 @@ class GRU:
         self.num_threads = num_threads
         self._batch_first = bool(batch_first)
         self._forced_isa = isa
+        self._assumed = assumed
         spec = reduce_spec(spec, precision, keep)
         sizes = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
         tensors, scales, precisions = map(sizes.pop, ("tensors", "scales", "precisions"))
@@ -327,6 +334,7 @@ class GRU:
             keep=keep,
             num_threads=self.num_threads,
             isa=self._forced_isa,
+            assumed=self._assumed,
         )
 
     @property
@@ -439,7 +447,7 @@ class GRU:
         other = type(self).__new__(type(self))
         other._spec, other._model = self._spec, self._model  # immutable, so shared
         other._batch_first, other._forced_isa = self._batch_first, self._forced_isa
-        other._threads = self._threads
+        other._threads, other._assumed = self._threads, self._assumed
         return other
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
@@ -448,11 +456,13 @@ class GRU:
     def __reduce__(self) -> tuple[Any, ...]:
         tensors, scales = self._stored()
         spec = dataclasses.replace(self._spec, tensors=tensors, scales=scales)
-        options = {
+        options: dict[str, Any] = {
             "batch_first": self._batch_first,
             "num_threads": self.num_threads,
             "isa": self._forced_isa,  # None picks again, for the machine that unpickles
         }
+        if self._assumed:
+            options["assumed"] = self._assumed
         return _unpickle, (type(self), vars(spec), options)
 
     def __repr__(self) -> str:

@@ -113,7 +113,7 @@ def spec_from_tensors(
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix: expected a string or None, got {brief(prefix)}")
     names = [name for name in tensors if isinstance(name, str)]
-    prefix = _choose_prefix(tensors, names, prefix)
+    prefix = choose_prefix(tensors, prefix)
     found, problems = _collect(tensors, names, prefix)
     shapes = {name: source.shape for name, (_, source) in found.items()}
     layers = sorted({int(name.split("_")[2][1:]) for name in found})
@@ -170,7 +170,15 @@ def gru_prefixes(names: Iterable[str]) -> set[str]:
     return {name[: match.start()] for name, match in found if match}
 
 
-def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | None) -> str:
+def choose_prefix(tensors: Mapping[Any, Any], prefix: str | None) -> str:
+    """What stands before the GRU's names: `prefix` in full, or of None that of the only GRU.
+
+    FormatError where there is none under `prefix`, or where None could mean several.
+
+    >>> choose_prefix({"rnn.weight_ih_l0": [[0.0]], "head.weight": [[0.0]]}, None)
+    'rnn.'
+    """
+    names = [name for name in tensors if isinstance(name, str)]
     modules: dict[str, list[str]] = {}
     for name in names:
         stem, dot, leaf = name.rpartition(".")

@@ -38,7 +38,9 @@ class CharModel:
         self.vocabulary = metadata["vocabulary"]
         self.reset_after = metadata["model"] == "torch"
         self.gru: GRU = (
-            load(path, prefix="gru.") if self.reset_after else GRU.from_d2l(self.tensors)
+            load(path, prefix="gru.", batch_first=False)
+            if self.reset_after
+            else GRU.from_d2l(self.tensors)
         )
         size, hidden = len(self.vocabulary), self.gru.hidden_size
         if self.gru.input_size != size:

@@ -9,11 +9,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import fastgru
 from fastgru.arrays import byte_text
-from fastgru.cli.options import add_load_options, load_options
+from fastgru.cli.options import add_load_options, load_options, wanted_options
 from fastgru.cli.paths import check_target
 from fastgru.cli.terminal import say
+from fastgru.formats import Loaded, load_all
+from fastgru.formats.left_out import names_text
 from fastgru.precision import PRECISIONS
 
 
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     """The command."""
     checkpoint = Path(options.checkpoint)
     check_target("OUT", options.out, [checkpoint])
+    model: Any
     if options.module:
         _refuse_load_options(options)
         from fastgru.cli.export_module import export_module  # noqa: PLC0415  (imports torch)
@@ -55,12 +57,36 @@ def run(options: argparse.Namespace) -> int:
         state = None if options.checkpoint == "-" else checkpoint
         model, error = export_module(options.module, state, options.precision or "float32")
     else:
-        model = fastgru.load(checkpoint, precision=options.precision, **load_options(options))
+        wanted = wanted_options(options)
+        if options.precision:
+            wanted["precision"] = options.precision
+        loaded = load_all(checkpoint, options.prefix, wanted)
+        model = loaded.model
     model.save(options.out)
     say(f"{options.out}: {byte_text(options.out.stat().st_size)}", *repr(model).splitlines())
     if options.module:
         say(f"largest difference from the PyTorch module on random inputs: {error:.2e}")
+    else:
+        _print_unsaid(loaded)
     return 0
+
+
+def _print_unsaid(loaded: Loaded) -> None:
+    """What the file did not say, and what of it is not in the new one."""
+    if loaded.assumed:
+        said = ", ".join(f"{name} {getattr(loaded.model, name)}" for name in loaded.assumed)
+        say(f"assumed, since CHECKPOINT does not say: {said}")
+    if "batch_first" in loaded.assumed:
+        say(
+            "  if the module was trained with batch_first=True, results will be wrong: export it "
+            "again with --batch-first, or with --no-batch-first to settle that it was not"
+        )
+    if loaded.left_out:
+        say(
+            f"left out: {names_text(loaded.left_out)}",
+            "  to keep the whole network: fastgru export CHECKPOINT OUT --module "
+            "PACKAGE.MODULE:FACTORY",
+        )
 
 
 def _refuse_load_options(options: argparse.Namespace) -> None:

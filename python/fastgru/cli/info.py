@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,10 @@ from fastgru.arrays import byte_text, shape_text
 from fastgru.cli.options import add_load_options, load_options
 from fastgru.cli.terminal import print_table, say
 from fastgru.formats import model_of, opened
+from fastgru.formats.left_out import names_text
 from fastgru.layers import Layer
 from fastgru.spec import gru_prefixes, tensor_names
-from fastgru.text import brief, printable
+from fastgru.text import brief
 
 if TYPE_CHECKING:
     from fastgru.formats.contents import Contents
@@ -37,8 +37,6 @@ _OF_A_GRU = (
     *("input_size", "hidden_size", "num_layers", "bidirectional", "reverse", "bias"),
     *("batch_first", "reset_after", "activation", "recurrent_activation", "precision"),
 )
-_UNSAID = ("activation", "recurrent_activation", "reset_after", "batch_first")
-_MAX_LISTED = 12
 
 
 def add_command(commands: Any) -> None:
@@ -75,10 +73,7 @@ def inspect(path: Path, options: dict[str, Any]) -> dict[str, Any]:
         if contents.description is not None:
             found["format"] = f"fastgru's own, version {contents.description['format_version']}"
         is_state_dict = contents.description is None and not contents.is_foreign
-        unsaid: tuple[str, ...] = _UNSAID if is_state_dict else ()
-        if contents.format == "keras weights":
-            unsaid = _UNSAID[:2]  # the shape of a bias tells the equation
-        found["assumed"] = [name for name in unsaid if name not in wanted]
+        found["assumed"] = [name for name in contents.assumed if name not in wanted]
         if is_state_dict:
             prefixes = list(dict.fromkeys(p for name in contents.tensors for p in _prefix(name)))
             found["other_tensors"] = _other_tensors(contents)
@@ -157,7 +152,9 @@ def _print(found: dict[str, Any]) -> None:
         say("")
         if found.get("prefix"):
             say(f"{'prefix':<13}{found['prefix']}")
-        _print_gru(model, found["assumed"])
+        own = found["format"].startswith("fastgru's own")
+        silent = "what this was exported from did" if own else "the file does"
+        _print_gru(model, found["assumed"], silent)
     else:
         layout = "batch first, " if model["batch_first"] else ""
         say(f"a Model of {_count(len(model['layers']))}, {layout}{_bytes_text(model)}", "")
@@ -186,10 +183,10 @@ def _directions(gru: dict[str, Any]) -> list[str]:
     return [name for name in ("bidirectional", "reverse") if gru[name]]
 
 
-def _print_gru(gru: dict[str, Any], assumed: list[str]) -> None:
+def _print_gru(gru: dict[str, Any], assumed: list[str], silent: str) -> None:
     def said(text: str, *names: str) -> str:
         unsaid = any(name in assumed for name in names)
-        return f"{text} (the default; the file does not say)" if unsaid else text
+        return f"{text} (the default; {silent} not say)" if unsaid else text
 
     layout = "(B, T, I)" if gru["batch_first"] else "(T, B, I)"
     rows = {
@@ -264,14 +261,5 @@ def _bytes_text(model: dict[str, Any]) -> str:
 
 
 def _others_text(others: dict[str, list[int]]) -> str:
-    def told(items: Iterable[tuple[str, list[int]]]) -> str:
-        return ", ".join(
-            f"{printable(n, 100)} {shape_text(tuple(s))}" if s else printable(n, 100)
-            for n, s in items
-        )
-
-    more = len(others) - _MAX_LISTED
     count = f"{len(others)} other tensor{'s' if len(others) > 1 else ''}"
-    return f"{count}: {told(list(others.items())[:_MAX_LISTED])}" + (
-        f" and {more} more" if more > 0 else ""
-    )
+    return f"{count}: {names_text({name: tuple(shape) for name, shape in others.items()})}"

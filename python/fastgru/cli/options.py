@@ -20,7 +20,10 @@ def add_load_options(parser: argparse.ArgumentParser, file: str) -> None:
     )
     group.add_argument("--prefix", help='which GRU of several, as "encoder.rnn."')
     group.add_argument(
-        "--batch-first", action="store_true", default=None, help="arrays are (B, T, ...)"
+        "--batch-first",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="arrays are (B, T, ...), as where the module has batch_first=True, or (T, B, ...)",
     )
     group.add_argument(
         "--reset-before",
@@ -31,6 +34,12 @@ def add_load_options(parser: argparse.ArgumentParser, file: str) -> None:
     )
     group.add_argument("--activation", choices=ACTIVATIONS, help="the candidate's")
     group.add_argument("--recurrent-activation", choices=RECURRENT_ACTIVATIONS, help="the gates'")
+
+
+def wanted_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Those that were given, but for the prefix: the `wanted` of fastgru.formats."""
+    given = load_options(options)
+    return {name: value for name, value in given.items() if name != "prefix" and value is not None}
 
 
 def load_options(options: argparse.Namespace) -> dict[str, Any]:

@@ -17,10 +17,11 @@ import numpy as np
 import fastgru
 from fastgru.chain import Layers, entry_of
 from fastgru.cli import reference, yardstick
-from fastgru.cli.options import add_load_options, load_options
+from fastgru.cli.options import add_load_options, wanted_options
 from fastgru.cli.reference import Array
 from fastgru.cli.terminal import print_table, say
 from fastgru.cli.yardstick import Yardstick, precision_of
+from fastgru.formats import Loaded, load_all
 from fastgru.layers import Layer
 from fastgru.text import printable
 
@@ -60,11 +61,14 @@ def run(options: argparse.Namespace) -> int:
     """The command; exit status 1 if the model is not the checkpoint's."""
     if options.seed < 0:
         raise ValueError(f"--seed: expected at least 0, got {options.seed}")
-    model = fastgru.load(options.model)
-    original = fastgru.load(options.checkpoint, **load_options(options))
+    loaded = load_all(options.model, None, {})
+    checkpoint = load_all(options.checkpoint, options.prefix, wanted_options(options))
+    model, original = loaded.model, checkpoint.model
     say(*f"MODEL      {printable(str(options.model))}: {model!r}".splitlines())
     say(*f"CHECKPOINT {printable(str(options.checkpoint))}: {original!r}".splitlines(), "")
     problems = list(_differences_in_kind(model, original))
+    if not problems:
+        problems = list(_differences_in_layout(loaded, checkpoint))
     problems = problems or list(_wrong_weights(model, original))
     if not problems:
         problems = list(_measure(model, original, options.seed))
@@ -104,6 +108,20 @@ def _differences_in_kind(model: Any, original: Any) -> Iterator[str]:
             yield f"{where}MODEL has {a!r}, CHECKPOINT {b!r}"
     if unsaid:
         yield "what a state dict does not say of its equation are options: see --help"
+
+
+def _differences_in_layout(model: Loaded, checkpoint: Loaded) -> Iterator[str]:
+    """Whether both are batch first; a line is printed where CHECKPOINT does not say."""
+    first = model.model.batch_first, checkpoint.model.batch_first
+    if "batch_first" in checkpoint.assumed:
+        assumed = " only because nothing said so" if "batch_first" in model.assumed else ""
+        say(
+            "layout: CHECKPOINT does not say whether it is batch first (--batch-first or "
+            f"--no-batch-first does); MODEL is {'batch' if first[0] else 'time'} first{assumed}",
+            "",
+        )
+    elif first[0] != first[1]:
+        yield f"batch_first: MODEL has {first[0]!r}, CHECKPOINT {first[1]!r}"
 
 
 def _told(layer: Any) -> tuple[Any, ...]:

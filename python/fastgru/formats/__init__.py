@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastgru.errors import FormatError
+from fastgru.errors import FormatError, LayoutWarning, LeftOutWarning
+from fastgru.formats.left_out import LAYOUT_TEXT, is_cell, left_out, names_text
 from fastgru.formats.regular import open_regular
 from fastgru.gru import GRU
 from fastgru.options import check_options, positive
 from fastgru.precision import reduce_spec
-from fastgru.spec import spec_from_tensors
-from fastgru.text import about, message_of, report
+from fastgru.spec import choose_prefix, spec_from_tensors
+from fastgru.text import PROBLEM_LIMIT, about, brief, message_of, printable, report
 
 if TYPE_CHECKING:
     from fastgru.formats.contents import Contents
@@ -50,6 +52,13 @@ def load(
     anything that it names; the state dict may stand anywhere in a checkpoint, and `prefix` may
     leave out the way to it.
 
+    A state dict does not say whether the module was batch_first; the numbers are wrong where the
+    default is. So `load` gives a LayoutWarning unless `batch_first` is passed, and the file that
+    `save` then writes says that the layout was assumed. Without `prefix`, tensors beside the GRU
+    that may belong to its network, such as a head's, are named in a LeftOutWarning. Python shows
+    each of them once for a file; `warnings.filterwarnings("ignore", category=fastgru.LoadWarning)`
+    silences them all.
+
     Raises FormatError (listing every problem) for a file that does not hold a sound network or says
     something else than the options, UnsupportedLayerError for one with a layer that fastgru does
     not have, ImportError without the extra, ValueError for an unknown option, OSError
@@ -69,13 +78,66 @@ def load(
         "precision": precision,
     }
     wanted = {name: value for name, value in given.items() if value is not None}
+    loaded = load_all(path, prefix, wanted, num_threads=num_threads, isa=isa)
+    for category, text in warnings_of(path, loaded, prefix):
+        warnings.warn(text, category, stacklevel=2)
+    return loaded.model
+
+
+class Loaded(NamedTuple):
+    """What `load` gives, and what it leaves out."""
+
+    model: GRU | Model
+    prefix: str = ""
+    """What stands before the GRU's names in a state dict."""
+    left_out: Mapping[str, tuple[int, ...]] = {}
+    """Tensors of a state dict beside the GRU that may belong to its network, with shapes."""
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Options of a GRU that neither the file nor the caller said."""
+        return self.model._assumed if isinstance(self.model, GRU) else ()
+
+
+def load_all(
+    path: str | os.PathLike[str],
+    prefix: str | None,
+    wanted: Mapping[str, Any],
+    *,
+    num_threads: int | None = None,
+    isa: str | None = None,
+) -> Loaded:
+    """As `load`, without warnings. `wanted`: the options that the caller gave, by name."""
     check_options(**wanted)
     if num_threads is not None:
         positive("num_threads", num_threads)
     with opened(path, prefix) as contents:
         if not contents.is_foreign:
-            return model_of(contents, wanted, num_threads=num_threads, isa=isa)
-    return _of_another_program(path, contents, prefix, wanted, num_threads=num_threads, isa=isa)
+            model = model_of(contents, wanted, num_threads=num_threads, isa=isa)
+            if contents.description is not None:
+                return Loaded(model)
+            found = choose_prefix(contents.tensors, contents.prefix)
+            return Loaded(model, found, left_out(contents.tensors, found))
+    return Loaded(
+        _of_another_program(path, contents, prefix, wanted, num_threads=num_threads, isa=isa)
+    )
+
+
+def warnings_of(
+    path: str | os.PathLike[str], loaded: Loaded, prefix: str | None
+) -> Iterator[tuple[type[Warning], str]]:
+    """What a caller who gave `prefix` should be warned of."""
+    name = printable(os.fsdecode(os.fspath(path)), PROBLEM_LIMIT)
+    if "batch_first" in loaded.assumed:
+        yield LayoutWarning, f"{name}: {LAYOUT_TEXT}; pass batch_first=True or batch_first=False"
+    if prefix is None and loaded.left_out:
+        text = (
+            f"{name}: only the GRU was loaded; left out: {names_text(loaded.left_out)}. To keep "
+            "them, build the whole module in Python with torch and save "
+            "fastgru.from_torch(module), or make a fastgru.Model of its layers; to have the GRU "
+            f"alone, pass prefix={brief(loaded.prefix)}"
+        )
+        yield LeftOutWarning, text
 
 
 @contextlib.contextmanager
@@ -107,7 +169,10 @@ def model_of(
     description, tensors, prefix = contents.description, contents.tensors, contents.prefix
     options = dict(wanted)
     precision = options.get("precision", "float32")
+    assumed = tuple(name for name in contents.assumed if name not in wanted)
     if description is None:
+        if is_cell(tensors, choose_prefix(tensors, prefix)):
+            assumed = tuple(name for name in assumed if name != "batch_first")
         options.pop("precision", None)
         batch_first = options.pop("batch_first", False)
         spec = spec_from_tensors(tensors, prefix=prefix, **options)
@@ -116,6 +181,9 @@ def model_of(
             description, tensors, wanted=wanted, prefix=prefix, num_threads=num_threads, isa=isa
         )
     else:
+        # What was only assumed contradicts nobody.
+        said = {name: wanted[name] for name in contents.assumed if name in wanted}
+        description = description | said
         batch_first = description["batch_first"]
         if description["precision"] == "float32":  # to be reduced, no contradiction
             options.pop("precision", None)
@@ -125,7 +193,9 @@ def model_of(
         spec = reduce_spec(spec, precision)
     except ValueError as error:  # of weights that int8 cannot hold
         raise FormatError(message_of(error)) from error
-    return GRU(spec, batch_first=bool(batch_first), num_threads=num_threads, isa=isa)
+    return GRU(
+        spec, batch_first=bool(batch_first), num_threads=num_threads, isa=isa, assumed=assumed
+    )
 
 
 def _of_another_program(
@@ -157,6 +227,8 @@ def _of_another_program(
         equation = ("reset_after", "activation", "recurrent_activation")
         how |= {name: said.pop(name) for name in equation if name in said}
         model = from_keras(path, prefix=prefix, **how)
+        if isinstance(model, GRU):  # of a file of weights alone
+            model._assumed = tuple(name for name in contents.assumed if name not in wanted)
     for gru in [model] if isinstance(model, GRU) else model._grus():
         problems += [
             f"{name}: the file says {getattr(gru, name)!r}, the argument {value!r}"

@@ -35,6 +35,8 @@ class Contents(NamedTuple):
     """The caller's, in full."""
     description: dict[str, Any] | None = None
     """Of a native file."""
+    assumed: tuple[str, ...] = ()
+    """Options of the GRU that the file does not say, or says to be only PyTorch's defaults."""
 
     @property
     def is_foreign(self) -> bool:
@@ -47,27 +49,33 @@ def look_into(file: BinaryIO, prefix: str | None) -> Contents:
     head = file.read(_HEAD)
     if head[8:9] == b"{":
         tensors, metadata = safetensors_file.read(file)
-        if native.KEY in metadata:
-            return Contents(NATIVE, tensors, prefix, native.parse(metadata[native.KEY]))
-        return Contents(SAFETENSORS, tensors, prefix)
+        if native.KEY not in metadata:
+            return _state_dict(SAFETENSORS, tensors, prefix)
+        assumed = native.parse_assumed(metadata.get(native.ASSUMED_KEY, ""))
+        description = native.parse(metadata[native.KEY])
+        return Contents(NATIVE, tensors, prefix, description, assumed)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         found = torch_file.read_zip(file, prefix)
         if found is not None:
-            return Contents(TORCH_ZIP, *found)
+            return _state_dict(TORCH_ZIP, *found)
         from fastgru.formats.keras.file import looks_like_keras  # noqa: PLC0415
 
         if looks_like_keras(_members(file)):
             return Contents(KERAS)
-        return Contents(NPZ, npz_file.read(file), prefix)
+        return _state_dict(NPZ, npz_file.read(file), prefix)
     if head.startswith(_PICKLES):
-        return Contents(TORCH_CHAIN, *torch_file.read_chain(file, prefix))
+        return _state_dict(TORCH_CHAIN, *torch_file.read_chain(file, prefix))
     if head.startswith(_HDF5):
-        return Contents(KERAS_WEIGHTS)
+        return Contents(KERAS_WEIGHTS, assumed=native.UNSAID[:2])  # biases tell the equation
     from fastgru.formats.onnx.file import looks_like_onnx  # noqa: PLC0415  (a dozen modules)
 
     if looks_like_onnx(head):
         return Contents(ONNX)
     raise FormatError(_what_it_is(head))
+
+
+def _state_dict(kind: str, tensors: Mapping[str, TensorSource], prefix: str | None) -> Contents:
+    return Contents(kind, tensors, prefix, assumed=native.UNSAID)
 
 
 def _members(file: BinaryIO) -> set[str]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fastgru.gru import GRU
 
 KEY = "fastgru"
+ASSUMED_KEY = "fastgru_assumed"  # beside it: the fields that nobody has said, by commas
 VERSIONS = (1, 2, 3, 4)
 MODEL_VERSION = 3
 REVERSE_VERSION = 4
@@ -51,6 +52,8 @@ _CHOICES = {
     "recurrent_activation": RECURRENT_ACTIVATIONS,
     "precision": PRECISIONS,
 }
+UNSAID = ("activation", "recurrent_activation", "reset_after", "batch_first")
+"""What a state dict does not say of its GRU."""
 _FIELDS = ("format_version", "kind", *_SIZES, *_FLAGS[:-1], *list(_CHOICES)[1:])
 _STORED = {"float32": "F32", "bfloat16": "BF16", "int8": "I8"}
 _SCALE = "_scale"
@@ -60,8 +63,10 @@ def save_gru(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Writes `gru` to `path`, atomically."""
     version = REVERSE_VERSION if gru.reverse else 2 if gru._spec.precisions else 1
     description, tensors, dtypes = parts_of(gru, version)
-    text = json.dumps({"format_version": version} | description)
-    write_atomically(path, safetensors_file.serialize(tensors, {KEY: text}, dtypes))
+    metadata = {KEY: json.dumps({"format_version": version} | description)}
+    if gru._assumed:
+        metadata[ASSUMED_KEY] = ",".join(gru._assumed)
+    write_atomically(path, safetensors_file.serialize(tensors, metadata, dtypes))
 
 
 def parts_of(
@@ -160,6 +165,17 @@ def parse(text: str) -> dict[str, Any]:
     if problems:
         raise FormatError(report("the fastgru description", problems))
     return description
+
+
+def parse_assumed(text: str) -> tuple[str, ...]:
+    """The fields of a GRU's description that are defaults which nobody has said.
+
+    A reader that leaves them out loses no number, so they need no version of their own.
+    """
+    names = tuple(text.split(",")) if text else ()
+    if not all(name in UNSAID for name in names):
+        raise FormatError(f"{ASSUMED_KEY}: expected names among {', '.join(UNSAID)}, got {text!r}")
+    return names
 
 
 def field_problems(description: Mapping[str, Any], fields: Sequence[str]) -> Iterator[str]:
