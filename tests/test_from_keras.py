@@ -188,7 +188,8 @@ def test_prefix_picks_a_gru_of_a_keras_file() -> None:
     nested = fastgru.from_keras(DATA / "chain_3.keras", prefix="sequential/layers/gru")
     assert nested.activation == "sigmoid"
     message = refusal(DATA / "classifier_3.keras", fastgru.FormatError, prefix="lstm")
-    assert "layers/bidirectional, layers/gru" in message
+    assert "the GRUs are 'layers/bidirectional' (named 'bidirectional" in message
+    assert "'layers/gru' (named 'gru" in message
 
 
 def test_the_gru_of_a_subclassed_model() -> None:

@@ -5,9 +5,10 @@
     python tests/data/make_keras_files.py --keras2.13 # pip install tensorflow-cpu==2.13.1
 
 Keras 2.13 names the groups in its files in a way of its own. Each version has its `outputs_*.npz`:
-for every model the input as `NAME.x` and Keras's own output as `NAME.y`. They stay in the
-repository for ever, and so does this script. Written with Keras 3.15.1 on torch 2.13.0, tf_keras
-2.21.0 on tensorflow-cpu 2.21.0, and Keras 2.13.1. Refuses nothing; it overwrites.
+for every model the input as `NAME.x` and Keras's own output as `NAME.y`. `graph_3.keras` is no
+chain; `graph_3.npz` has the same of each of its GRUs, by its path in the weights file. They stay in
+the repository for ever, and so does this script. Written with Keras 3.15.1 on torch 2.13.0,
+tf_keras 2.21.0 on tensorflow-cpu 2.21.0, and Keras 2.13.1. Refuses nothing; it overwrites.
 """
 
 from __future__ import annotations
@@ -141,6 +142,72 @@ def models_of_keras_3(keras: Any) -> dict[str, tuple[Any, Any]]:
     }  # fmt: skip
 
 
+def graph(keras: Any) -> tuple[Any, dict[str, Any]]:
+    """A model that is no chain, and its GRUs by their paths in the weights file.
+
+    Branches, two inputs and outputs, GRUs with return_state, a model in a model, GRUs in wrappers
+    and in a layer of the user's own, which describes one of its two and not the other.
+    """
+    layers = keras.layers
+
+    class Pair(layers.Layer):  # type: ignore[misc, name-defined]
+        def __init__(self, first: Any = None, **options: Any) -> None:
+            super().__init__(**options)
+            self.first = first or layers.GRU(2, activation="relu", return_sequences=True)
+            self.second = layers.GRU(2, reset_after=False)
+
+        def call(self, x: Any) -> Any:
+            return self.second(self.first(x))
+
+        def get_config(self) -> Any:
+            first = keras.saving.serialize_keras_object(self.first)
+            return super().get_config() | {"first": first}
+
+    deep = layers.GRU(2, return_sequences=True, activation="sigmoid", name="deep")
+    inside = keras.Sequential([keras.Input((None, I)), deep], name="inside")
+    both = layers.Bidirectional(
+        layers.GRU(
+            2, return_sequences=True, return_state=True, recurrent_activation="hard_sigmoid"
+        ),
+        name="both_ways",
+    )
+    back = layers.GRU(2, go_backwards=True, return_state=True, reset_after=False, name="decoder")
+    each = layers.TimeDistributed(layers.GRU(2, name="of_each"))
+    cell = layers.RNN(layers.GRUCell(2, activation="linear"), name="of_cells")
+    pair = Pair(name="pair")
+    x, other = keras.Input((T, I)), keras.Input((T, I))
+    y = layers.Add()([x, layers.Conv1D(I, 3, padding="same")(other)])
+    outputs, *states = both(y)
+    last, state = back(outputs)
+    small = [each(layers.Reshape((T, I, 1))(x))[:, -1], cell(x), pair(x), inside(other)[:, -1]]
+    joined = layers.Concatenate()([last, state, *states, *small])
+    model = keras.Model([x, other], [layers.Dense(1)(joined), layers.Dense(2)(outputs)])
+    return model, {
+        "layers/bidirectional": both,
+        "layers/gru": back,
+        "layers/time_distributed/layer": each.layer,
+        "layers/rnn": cell,
+        "layers/pair/first": pair.first,
+        "layers/pair/second": pair.second,
+        "layers/sequential/layers/gru": deep,
+    }
+
+
+def write_graph(keras: Any) -> None:
+    """Every GRU's own output for an input of its own, with all steps or the last one."""
+    model, grus = graph(keras)
+    rng = np.random.default_rng(0)
+    fill(model, rng)
+    model.save(FOLDER / "graph_3.keras")
+    arrays: dict[str, Any] = {}
+    for path, gru in grus.items():
+        x = rng.standard_normal((2, T, gru.get_weights()[0].shape[0])).astype(np.float32)
+        y = gru(x)
+        y = y[0] if isinstance(y, (list, tuple)) else y
+        arrays |= {f"{path}.x": x, f"{path}.y": keras.ops.convert_to_numpy(y)}
+    np.savez_compressed(FOLDER / "graph_3.npz", **arrays)
+
+
 def fill(model: Any, rng: np.random.Generator) -> None:
     """Biases too, which Keras makes zeros."""
     model.set_weights(
@@ -186,6 +253,7 @@ def write_keras_3() -> None:
     half = keras.Sequential([keras.Input((None, I)), gru])
     fill(half, np.random.default_rng(0))
     half.save(FOLDER / "bfloat16_3.keras")
+    write_graph(keras)
 
 
 def write_keras_2() -> None:

@@ -16,21 +16,10 @@ from typing import Any, NamedTuple
 from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.text import brief, printable, report
 
-# Groups in the weights file are named after classes; layers without weights have none of interest.
-_GROUPS = {
-    "Bidirectional": "bidirectional",
-    "Dense": "dense",
-    "Embedding": "embedding",
-    "Functional": "functional",
-    "GRU": "gru",
-    "LayerNormalization": "layer_normalization",
-    "Sequential": "sequential",
-    "TimeDistributed": "time_distributed",
-}
 KERAS_2_13 = "_layer_checkpoint_dependencies"  # what this version calls the group `layers`
-_MODELS = ("Sequential", "Functional")
+MAX_DEPTH = 16  # of models in models
+MODELS = ("Sequential", "Functional")
 _KERAS = ("keras", "tf_keras", "tensorflow")
-_MAX_DEPTH = 16  # of models in models
 _VERSION = re.compile(r"([23])\.\d+(?:\.|\Z)")
 
 MASK = "NotEqual"  # the class of a mask_zero that Keras 3 writes out
@@ -83,7 +72,7 @@ class KerasLayer:
 
     def inner(self, name: str) -> KerasLayer:
         """The layer that this one wraps as `name`; FormatError."""
-        return _layer(self.config.get(name), f"{self.where}, {name}", f"{self.path}/{name}")
+        return layer_of(self.config.get(name), f"{self.where}, {name}", f"{self.path}/{name}")
 
 
 def keras_version(text: object) -> int:
@@ -94,25 +83,45 @@ def keras_version(text: object) -> int:
     return int(match[1])
 
 
-def read_chain(description: Mapping[str, Any], group: str = "layers") -> list[KerasLayer]:
-    """The layers of a model's config (config.json, Model.to_json), nested models' in their place.
+def read_model(description: Mapping[str, Any]) -> KerasLayer:
+    """The outermost layer of a config (config.json, Model.to_json), which is a model; FormatError.
+
+    It may be any class: `read_chain` refuses those that are programs.
+    """
+    return layer_of(description, "the model", "")
+
+
+def read_chain(model: KerasLayer, group: str = "layers") -> list[KerasLayer]:
+    """The layers of a model, nested models' in their place.
 
     `group`: what the weights file calls a model's layers, `layers` or KERAS_2_13.
     Raises FormatError for what is no such config, UnsupportedLayerError for what is no chain.
     """
-    model = _layer(description, "the model", "")
-    if model.kind not in _MODELS or model.own:
+    if model.kind not in MODELS or model.own:
         raise UnsupportedLayerError(
-            f"the model is a {printable(model.own or model.kind)}: expected "
-            f"{' or '.join(_MODELS)}; a subclass of keras.Model is a program: save its weights "
-            "(.weights.h5) and load its GRU from those"
+            f"the model is a {model.own or model.kind}: expected {' or '.join(MODELS)}; a "
+            "subclass of keras.Model is a program"
         )
     return _chain(model, "model", group, 0)
 
 
 def _chain(model: KerasLayer, where: str, within: str, depth: int) -> list[KerasLayer]:
-    if depth > _MAX_DEPTH:
-        raise FormatError(f"models in models: expected at most {_MAX_DEPTH}")
+    if depth > MAX_DEPTH:
+        raise FormatError(f"models in models: expected at most {MAX_DEPTH}")
+    layers = layers_in(model, where, within)
+    if model.kind == "Functional":
+        layers = _in_order(model, layers, model.config["layers"], where)
+    chain: list[KerasLayer] = []
+    for layer in layers:
+        if layer.kind in MODELS and not layer.own:
+            chain += _chain(layer, layer.where.partition(" ")[0], within, depth + 1)
+        elif layer.kind != "InputLayer":
+            chain.append(layer)
+    return chain
+
+
+def layers_in(model: KerasLayer, where: str, within: str) -> list[KerasLayer]:
+    """The layers that a model's config lists, in this order, with their groups; FormatError."""
     entries = model.config.get("layers")
     if not (isinstance(entries, list) and entries):
         raise FormatError(f"{where}: expected a list of layers, got {_cut(entries)}")
@@ -124,22 +133,22 @@ def _chain(model: KerasLayer, where: str, within: str, depth: int) -> list[Keras
     layers = []
     for index, entry in enumerate(entries):
         kind = entry.get("class_name") if isinstance(entry, dict) else None
-        group = _GROUPS.get(kind, "") if isinstance(kind, str) else ""
+        group = _group("Functional" if kind == "Model" else kind) if isinstance(kind, str) else ""
         count = used[group] = used.get(group, -step) + step
         path = f"{root}/{group}_{count}" if count else f"{root}/{group}"
-        layers.append(_layer(entry, f"{where}.layers[{max(index - hidden, 0)}]", path))
-    if model.kind == "Functional":
-        layers = _in_order(model, layers, entries, where)
-    chain: list[KerasLayer] = []
-    for layer in layers:
-        if layer.kind in _MODELS and not layer.own:
-            chain += _chain(layer, layer.where.partition(" ")[0], within, depth + 1)
-        elif layer.kind != "InputLayer":
-            chain.append(layer)
-    return chain
+        layers.append(layer_of(entry, f"{where}.layers[{max(index - hidden, 0)}]", path))
+    return layers
 
 
-def _layer(entry: object, where: str, path: str) -> KerasLayer:
+def _group(kind: str) -> str:
+    """What the weights file calls a layer of this class, as Keras's naming.to_snake_case does."""
+    kind = re.sub(r"\W+", "", kind[:200])
+    kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
+
+
+def layer_of(entry: object, where: str, path: str) -> KerasLayer:
+    """A layer as its entry in a config describes it; FormatError."""
     if not isinstance(entry, dict):
         raise FormatError(f"{where}: expected an object, got {_cut(entry)}")
     kind, config = entry.get("class_name"), entry.get("config")
@@ -151,8 +160,10 @@ def _layer(entry: object, where: str, path: str) -> KerasLayer:
         f" {brief(name, 100)}" if isinstance(name, str) else ""
     )
     module, registered = entry.get("module"), entry.get("registered_name")
-    is_keras = module is None or (isinstance(module, str) and module.split(".")[0] in _KERAS)
-    own = "" if is_keras and registered in (None, kind) else _cut(registered or module)
+    # Keras registers no name for its own layers, and without a module a name is the user's.
+    is_keras = isinstance(module, str) and module.split(".")[0] in _KERAS
+    is_keras = registered in (None, kind) if is_keras else module is None and registered is None
+    own = "" if is_keras else _cut(registered or module)
     return KerasLayer(where, kind, config, path, own)
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from fastgru.model import Model
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_ADVICE = (
+    "a GRU of the model can be taken by itself with prefix=..., and what surrounds it run elsewhere"
+)
 _MAX_JSON = 1 << 21  # of a config; one of 100 layers is 100 kB. Parsed, it may take 25 times that.
 
 
@@ -54,8 +57,14 @@ def from_keras(
     Sequential or a Functional chain of GRU, Bidirectional(GRU), Embedding, Dense, TimeDistributed,
     LayerNormalization, Activation, ReLU, Softmax, GlobalAveragePooling1D and GlobalMaxPooling1D;
     Dropout and noise do nothing, as in Keras's predict. Calls start from zeros, also where a layer
-    is stateful; `model.stream()` keeps states between calls. `prefix="gru_1"` (or
-    "layers/gru_1") gives that GRU alone, whatever surrounds it, without its go_backwards.
+    is stateful; `model.stream()` keeps states between calls.
+
+    `prefix` gives one GRU alone, whatever surrounds it: branches, layers that fastgru does not
+    have, classes of your own. It is the layer's name ("encoder_gru") or its path in the weights
+    file, where layers are numbered by class ("layers/gru_1"), in full or from a slash on. The GRU
+    gives all steps and h_n, whatever its return_sequences and return_state, and runs forwards,
+    whatever its go_backwards. Of a GRU that a layer of your own has made the config says nothing,
+    and the arguments are those of a `.weights.h5`.
 
     A `.weights.h5` holds arrays only. With `config`, the JSON of `model.to_json()` (text, path or
     dict), it gives the Model. Without, it gives its GRU, or the one that `prefix` picks:
@@ -159,24 +168,27 @@ def _build(  # noqa: PLR0917
     masks_as_lengths: bool,
     options: Mapping[str, Any],
 ) -> GRU | Model:
-    from fastgru.formats.keras.config import KERAS_2_13, read_chain  # noqa: PLC0415
+    from fastgru.formats.keras.config import KERAS_2_13, read_chain, read_model  # noqa: PLC0415
     from fastgru.formats.keras.layers import Builder  # noqa: PLC0415
-    from fastgru.formats.keras.weights import find_gru, pick  # noqa: PLC0415
+    from fastgru.formats.keras.one_gru import grus_text, load_one  # noqa: PLC0415
+    from fastgru.formats.keras.weights import find_gru  # noqa: PLC0415
 
     options = {"batch_first": True, **options}
     if config is None:
         return find_gru(weights, prefix, wanted, **options)
+    model = read_model(config)
+    group = KERAS_2_13 if weights.is_group(KERAS_2_13) else "layers"
+    if prefix is not None:
+        return load_one(
+            weights, model, group, prefix=prefix, keras=version, wanted=wanted, options=options
+        )
     builder = Builder(weights, version, masks_as_lengths, wanted, options, options["isa"])
-    chain = read_chain(config, KERAS_2_13 if weights.is_group(KERAS_2_13) else "layers")
-    if prefix is None:
-        return builder.model(chain)
-    kinds = ("GRU", "Bidirectional")
-    grus = {layer.path: layer for layer in chain if layer.kind in kinds and not layer.own}
-    found = grus[pick(prefix, list(grus), f"GRUs are {listed(grus) or 'nowhere'}")]
     try:
-        return builder.gru(found)
-    except (FormatError, UnsupportedLayerError) as error:
-        raise type(error)(about(found.where, error)) from error
+        return builder.model(read_chain(model, group))
+    except UnsupportedLayerError as error:
+        grus = grus_text(weights, model, group)
+        advice = f"\n{_ADVICE}: {grus}" if grus else ""
+        raise UnsupportedLayerError(f"{error}{advice}") from error
 
 
 def _given_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:

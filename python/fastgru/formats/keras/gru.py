@@ -26,6 +26,8 @@ _GATES = {
     3: {"sigmoid": "sigmoid", "hard_sigmoid": "hard_sigmoid"},
 }
 
+_RNN_FLAGS = ("return_sequences", "return_state", "go_backwards")  # what a cell does not say
+
 Shape = tuple[int | str, ...]  # a letter is any size
 
 
@@ -36,12 +38,15 @@ def read_gru(
     wanted: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> GRU:
-    """The GRU of a GRU or a Bidirectional layer, without what its go_backwards or Last would add.
+    """The GRU of a GRU, Bidirectional or RNN layer, without what go_backwards or Last would add.
+
+    Its return_state does not matter: fastgru's GRU always gives h_n.
 
     `keras`: 2, 3 or None where nothing tells. `wanted`: what the caller says of the GRU, which must
     be what the config says. `options`: for the constructor.
     """
-    if layer.kind == "GRU":
+    if layer.kind != "Bidirectional":
+        layer = _plain_gru(layer)
         said, tensors = _said(layer, keras), _tensors(layer, weights)
     else:
         forward, backward = _directions(layer)
@@ -159,9 +164,7 @@ def _directions(layer: KerasLayer) -> tuple[KerasLayer, KerasLayer]:
     both = []
     for name in ("layer", "backward_layer"):
         given = name if layer.config.get(name) is not None else "layer"  # Keras 2 copies the first
-        inner = layer.inner(given)
-        if inner.kind != "GRU" or inner.own:
-            raise UnsupportedLayerError(f"fastgru has no {inner.own or inner.kind[:100]}")
+        inner = _plain_gru(layer.inner(given))
         config = dict(inner.config)
         if given != name:
             config["go_backwards"] = not inner.flag("go_backwards", False)
@@ -170,9 +173,23 @@ def _directions(layer: KerasLayer) -> tuple[KerasLayer, KerasLayer]:
     return both[0], both[1]
 
 
+def _plain_gru(layer: KerasLayer) -> KerasLayer:
+    """`layer`, or the GRU that an RNN of one GRUCell is; UnsupportedLayerError for others."""
+    if layer.kind == "RNN" and not layer.own:
+        cell = layer.inner("cell")
+        if cell.kind == "GRUCell" and not cell.own:
+            config = {**cell.config, **{name: layer.config.get(name, False) for name in _RNN_FLAGS}}
+            if "time_major" in layer.config:
+                config["time_major"] = layer.config["time_major"]
+            return KerasLayer(layer.where, "GRU", config, layer.path)
+        raise UnsupportedLayerError(f"fastgru has no RNN of {cell.own or cell.kind[:100]}")
+    if layer.kind != "GRU" or layer.own:
+        raise UnsupportedLayerError(f"fastgru has no {layer.own or layer.kind[:100]}")
+    return layer
+
+
 def _said(layer: KerasLayer, keras: int | None) -> dict[str, Any]:
     """What two directions must have in common, and a ModelSpec wants to know."""
-    layer.require("return_state", False)
     layer.require("time_major", False)
     keras = keras or (2 if "time_major" in layer.config else 3)  # an option that Keras 3 has not
     return {

@@ -53,9 +53,6 @@ _ONLY_IN_TRAINING = (
     "InputLayer",
     "SpatialDropout1D",
 )
-_ADVICE = (
-    "a GRU of the model can be taken by itself with prefix=..., and what surrounds it run elsewhere"
-)
 _MASK_ADVICE = (
     "where those steps are nothing but padding at the ends of sequences, pass "
     "masks_as_lengths=True, and their lengths with every call of the model"
@@ -95,8 +92,7 @@ class Builder:
             except FormatError as error:
                 damaged.append(about(layer.where, error))
         if unsupported:
-            text = report("the Keras model", unsupported)
-            raise UnsupportedLayerError(Message(*text.lines, _ADVICE))
+            raise UnsupportedLayerError(report("the Keras model", unsupported))
         if damaged:
             raise FormatError(report("the Keras model", damaged))
         if not any(isinstance(layer, GRU) for layer in layers):
@@ -129,6 +125,7 @@ class Builder:
 
 
 def _build_gru(builder: Builder, layer: KerasLayer) -> Layers:
+    layer.require("return_state", False)  # a Model gives one array
     turned = layer.flag("go_backwards", False)
     sequences = layer.flag("return_sequences", False)
     if builder.masked and turned and sequences:
@@ -141,7 +138,9 @@ def _build_gru(builder: Builder, layer: KerasLayer) -> Layers:
 
 
 def _build_bidirectional(builder: Builder, layer: KerasLayer) -> Layers:
-    sequences = layer.inner("layer").flag("return_sequences", False)
+    inner = layer.inner("layer")
+    inner.require("return_state", False)
+    sequences = inner.flag("return_sequences", False)
     end = _last(builder, sequences, lambda: Last(bidirectional=True))
     layer.require("merge_mode", "concat")
     return [builder.gru(layer), *end]

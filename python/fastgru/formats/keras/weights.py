@@ -1,4 +1,4 @@
-"""The GRU in a `.weights.h5` that comes without a config.
+"""The GRUs in a `.weights.h5`, and the one that is meant where no config tells of it.
 
 Such a file holds arrays in groups named after layers, and nothing of their order, activations or
 direction. What can be told: which groups hold a GRU, its sizes, whether it has two directions, and
@@ -7,7 +7,7 @@ from the bias's shape where its reset gate is. Refuses to guess which of several
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,36 +23,92 @@ _OTHERS = {1: "a SimpleRNN", 4: "an LSTM"}
 _MAX_LISTED = 12
 
 
-def pick(prefix: str | None, paths: list[str], there: str) -> str:
-    """The path that `prefix` means, in full or from a slash on; FormatError listing them."""
+class GrusInWeights:
+    """The GRUs that a weights file holds: `cells` has the arrays of each group with a GRU's cell.
+
+    `paths`: of the GRUs, in the file's order; one with two directions has two cells.
+    """
+
+    def __init__(self, weights: Hdf5File) -> None:
+        self.cells, self._others = _cells(weights)
+        self.paths = [path for path in map(partial(_whole, self.cells), self.cells) if path]
+        self._names = weights.names()
+        self._set = frozenset(self.paths)
+
+    def has(self, path: str) -> bool:
+        return path in self._set
+
+    def groups(self, path: str) -> list[str]:
+        """Where the cells of the GRU at `path` stand, that of the first direction first."""
+        both = [f"{path}/{_FORWARD}", f"{path}/{_BACKWARD}"]
+        return [path] if path in self.cells else both
+
+    def text(self) -> str:
+        """What there is instead, where there is no GRU."""
+        if "model_weights" in self._names:
+            return (
+                "a whole model in Keras's old HDF5 format; load it with Keras and save it as .keras"
+            )
+        names = ", ".join(self._names[:_MAX_LISTED]) or "none"
+        return ", ".join(self._others) or f"names in the file: {names}"
+
+
+def pick(
+    prefix: str | None,
+    names: Mapping[str, Sequence[str]],
+    there: str,
+    otherwise: Sequence[str] = (),
+) -> str:
+    """The path of the GRU that `prefix` means; FormatError listing them.
+
+    `names`: by its path, what else each GRU is called. A prefix is such a path or name, in full or
+    from a slash on; a whole path means that one, whatever others are called. `otherwise`: paths of
+    GRUs that are meant if none of these is. `there`: what is in the file where there is no GRU.
+    """
     asked = None if prefix is None else prefix.strip("/")
-    found = [p for p in paths if asked is None or p == asked or p.endswith(f"/{asked}")]
-    if asked in found:
+    if asked in names:
         return str(asked)
+    found = [p for p in names if asked is None or is_called(asked, (p, *names[p]))]
+    found = found or list(otherwise)
     if len(found) == 1:
         return found[0]
     if found:
-        there = listed([brief(path) for path in found])
-        raise FormatError(f"several GRUs found, pick one with prefix=...: {there}")
-    raise FormatError(f"no GRU {'found' if asked is None else f'under {brief(prefix)}'}: {there}")
+        listed = found_text({path: names.get(path, ()) for path in found})
+        raise FormatError(f"several GRUs found, pick one with prefix=...: {listed}")
+    listed = f"the GRUs are {found_text(names)}" if names else there
+    raise FormatError(f"no GRU {'found' if asked is None else f'under {prefix!r}'}: {listed}")
+
+
+def is_called(asked: str, names: Sequence[str]) -> bool:
+    """Whether one of `names` is `asked`, in full or from a slash on."""
+    return any(name == asked or name.endswith(f"/{asked}") for name in names)
+
+
+def found_text(names: Mapping[str, Sequence[str]]) -> str:
+    """Some GRUs for an error, by their paths and their names."""
+    told = [
+        f"{path!r} (named {others[0]!r})" if others else repr(path)
+        for path, others in list(names.items())[:_MAX_LISTED]
+    ]
+    more = len(names) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more else "")
 
 
 def find_gru(
     weights: Hdf5File, prefix: str | None, wanted: Mapping[str, Any], **options: Any
 ) -> GRU:
     """The GRU, or the one that `prefix` picks; FormatError. `options` are the constructor's."""
-    cells, others = _cells(weights)
-    paths = [path for path in map(partial(_whole, cells), cells) if path]
-    names = listed(weights.names()) or "none"
-    there = ", ".join(others) or f"names in the file: {names}"
-    if "model_weights" in weights.names():
-        there = "a whole model in Keras's old HDF5 format; load it with Keras and save it as .keras"
-    path = pick(prefix, paths, there)
-    both = [f"{path}/{_FORWARD}", f"{path}/{_BACKWARD}"] if path not in cells else [path]
+    there = GrusInWeights(weights)
+    path = pick(prefix, dict.fromkeys(there.paths, ()), there.text())
+    return read_alone(there, path, wanted, **options)
+
+
+def read_alone(there: GrusInWeights, path: str, wanted: Mapping[str, Any], **options: Any) -> GRU:
+    """The GRU at `path`, of which no config tells; FormatError."""
     tensors: dict[str, Float32Array] = {}
     variants: set[bool] = set()
-    for group, suffix in zip(both, ("", "_reverse"), strict=False):
-        sources = cells[group]
+    for group, suffix in zip(there.groups(path), ("", "_reverse"), strict=False):
+        sources = there.cells[group]
         arrays = read_arrays(f"{group}/cell", sources, _shapes(sources))
         tensors |= {f"{name}{suffix}": t for name, t in torch_tensors(arrays).items()}
         variants |= {arrays["bias"].ndim == 2} if "bias" in arrays else set()
