@@ -79,4 +79,4 @@ def _permuted(states: Float32Array, name: str, indices: Any) -> Float32Array:
     batch = states.shape[1]
     if not np.array_equal(np.sort(order), np.arange(batch)):
         raise ValueError(f"{name}: expected a permutation of 0..{batch - 1}, got {order.tolist()}")
-    return np.ascontiguousarray(states[:, order])
+    return np.take(states, order, axis=1)  # of which even axes of size 1 have a C array's strides

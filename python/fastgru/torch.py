@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import copyreg
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,20 +22,26 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from fastgru import _core
-from fastgru.arrays import Float32Array, as_float32, as_state
 from fastgru.errors import ShapeError, UnsupportedLayerError
 from fastgru.options import check_options, positive
 from fastgru.packed import run_packed
-from fastgru.text import report
+from fastgru.spec import report
+from fastgru.torch_tensors import (
+    as_output,
+    as_tensor,
+    as_unbatched,
+    read_state,
+    read_tensor,
+    result_dtype,
+)
 from fastgru.torch_weights import PackedWeights, pack_weights, problems_of, see_weights
 
 __all__ = ["replace_gru"]
 
 Module = TypeVar("Module", bound=nn.Module)
-
-_AUTOCAST = (torch.bfloat16, torch.float16)  # what the layer before gives in an autocast region
 
 
 def replace_gru(
@@ -49,9 +56,13 @@ def replace_gru(
     now. `num_threads`: the most that a call may use; None: what both torch.get_num_threads() and
     fastgru.get_num_threads() allow.
 
+    What a result shows beside its numbers is what PyTorch's shows: strides (with batch_first those
+    of a transposed (T, B, D*H)), dtype, what it is a view of.
+
     A replaced GRU raises RuntimeError in training mode, under autograd (grad mode is on, and input,
-    hx or a weight requires grad) and while torch.export or torch.jit.trace look on; torch.compile
-    breaks its graph there, as it does at every nn.GRU. TypeError for tensors elsewhere or of
+    hx or a weight requires grad), under torch.vmap and for whatever makes a program of the model
+    (torch.export, torch.onnx.export, torch.jit, torch.fx); torch.compile breaks its graph there, as
+    it does at every nn.GRU. TypeError for tensors elsewhere or of
     another dtype; in a CPU autocast region bfloat16 and float16 are widened, and results rounded to
     what PyTorch's would have. Changed weights (load_state_dict, an optimizer, `p.data = ...`) are
     packed again by the next call; a change of some elements through `p.data` or NumPy, which
@@ -126,6 +137,8 @@ def replace_gru(
     return module
 
 
+_UNDO = "undo it first with a second fastgru.torch.replace_gru(model)"
+_PROXY = torch._C._TorchDispatchModeKey.PROXY
 _DISABLED: dict[Callable[..., Any], Callable[..., Any]] = {}  # of functions of this file
 
 
@@ -137,15 +150,15 @@ class _Replaced(nn.Module):
 
     def _current(self, x: Any, hx: Any) -> tuple[_core.Model, int]:
         """The packed weights, and the threads of a call with these tensors."""
-        if not isinstance(x, Tensor):
-            raise TypeError(f"input: expected a torch.Tensor, got {type(x).__name__}")
-        if not (hx is None or isinstance(hx, Tensor)):
-            raise TypeError(f"hx: expected a torch.Tensor or None, got {type(hx).__name__}")
-        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-            raise RuntimeError(
-                f"{self._told()} cannot be exported or traced; undo it first with a second "
-                "fastgru.torch.replace_gru(model)"
-            )
+        for name, given in (("input", x), ("hx", hx)):
+            if not (isinstance(given, Tensor) or (given is None and name == "hx")):
+                raise self._no_tensor(name, given)
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._get_tracing_state() is not None
+            or torch._C._get_dispatch_mode(_PROXY) is not None  # of make_fx
+        ):
+            raise RuntimeError(f"{self._told()} cannot be exported or traced; {_UNDO}")
         if self.training:
             raise RuntimeError(
                 f"{self._told()} only runs in eval mode: call the model's .eval(); to train it, "
@@ -165,6 +178,17 @@ class _Replaced(nn.Module):
         if threads > 1 and not gru.num_threads:
             threads = min(threads, _core.get_num_threads())
         return gru._model, threads
+
+    def _no_tensor(self, name: str, given: object) -> TypeError:
+        expected = "a torch.Tensor" if name == "input" else "a torch.Tensor or None"
+        text = f"{name}: expected {expected}, got {type(given).__name__}"
+        if isinstance(given, torch.fx.Proxy):
+            text += f"; {self._told()} cannot be traced by torch.fx: {_UNDO}"
+        return TypeError(text)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script calls first."""
+        raise RuntimeError(f"{self._told()} cannot be compiled by torch.jit.script; {_UNDO}")
 
     def _refuse_gradients(self, *inputs: Tensor | None) -> None:
         for what, tensors in (("input", inputs), ("weights", self._parameters.values())):
@@ -208,23 +232,38 @@ class FastGRU(_Replaced, nn.GRU):
 
     def forward(self, input: Any, hx: Tensor | None = None) -> Any:  # noqa: A002
         """As torch.nn.GRU's: output and h_n."""
-        return _outside_compiler(FastGRU._run)(self, input, hx)
+        return _called(FastGRU._run, self, input, hx)
 
     def _run(self, x: Any, hx: Tensor | None) -> Any:
         if isinstance(x, PackedSequence):
-            model, threads = self._current(x.data, hx)
-            data, dtype = _read("input.data", x.data), _dtype(x.data, hx)
-            packed, h_n = run_packed(
-                lambda x, h_0, lengths: model.run(x, h_0, lengths, False, threads),
-                x._replace(data=torch.from_numpy(data)),
-                _read_state(hx),
-                self.num_layers * (2 if self.bidirectional else 1),
-            )
-            return packed._replace(data=packed.data.to(dtype)), _tensor(h_n, dtype)
+            return self._run_packed(x, hx)
         model, threads = self._current(x, hx)
-        array, dtype = _read("input", x), _dtype(x, hx)
-        output, h_n = model.run(array, _read_state(hx), None, self.batch_first, threads)
-        return _tensor(output, dtype), _tensor(h_n, dtype)
+        told = self._told()
+        array, dtype = read_tensor("input", x, told), result_dtype(x, hx)
+        batched, batch_first = array.ndim == 3, self.batch_first
+        turned = batched and batch_first and array.shape[2] == self.input_size
+        if turned:
+            array = array.transpose(1, 0, 2)
+        # Only input of a wrong shape is still batch first here, for the error to say so.
+        state, first = read_state(hx, told), batch_first and not turned
+        output, h_n = model.run(array, state, None, first, threads)
+        if not len(output):
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # torch's own
+        if batched:
+            return as_output(output, dtype, batch_first), as_tensor(h_n, dtype)
+        return as_unbatched(output, dtype, batch_first), as_unbatched(h_n, dtype, False)
+
+    def _run_packed(self, x: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
+        model, threads = self._current(x.data, hx)
+        told = self._told()
+        data, dtype = read_tensor("input.data", x.data, told), result_dtype(x.data, hx)
+        packed, h_n = run_packed(
+            lambda x, h_0, lengths: model.run(x, h_0, lengths, False, threads),
+            x._replace(data=torch.from_numpy(data)),
+            read_state(hx, told),
+            self.num_layers * (2 if self.bidirectional else 1),
+        )
+        return packed._replace(data=packed.data.to(dtype)), as_tensor(h_n, dtype)
 
 
 class FastGRUCell(_Replaced, nn.GRUCell):
@@ -234,13 +273,14 @@ class FastGRUCell(_Replaced, nn.GRUCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:  # noqa: A002
         """As torch.nn.GRUCell's: the next state."""
-        state: Tensor = _outside_compiler(FastGRUCell._run)(self, input, hx)
+        state: Tensor = _called(FastGRUCell._run, self, input, hx)
         return state
 
     def _run(self, x: Tensor, hx: Tensor | None) -> Tensor:
         model, threads = self._current(x, hx)
-        array, dtype = _read("input", x), _dtype(x, hx)
-        h = _read_state(hx)
+        told = self._told()
+        array, dtype = read_tensor("input", x, told), result_dtype(x, hx)
+        h = read_state(hx, told)
         rows = array.shape[:-1]
         if len(rows) > 1 or array.shape[-1:] != (self.input_size,):
             size = self.input_size
@@ -250,7 +290,21 @@ class FastGRUCell(_Replaced, nn.GRUCell):
                 raise ShapeError(f"hx: expected {(*rows, self.hidden_size)}, got {h.shape}")
             h = h[None]
         _, h_n = model.run(array[None], h, None, False, threads)
-        return _tensor(h_n[0], dtype)
+        if rows:
+            return as_tensor(h_n[0], dtype)
+        return as_tensor(h_n, dtype).squeeze(0)  # in torch, too, a view of a batch of one
+
+
+def _called(run: Callable[..., Any], module: Any, x: Any, hx: Any) -> Any:
+    """`run(module, x, hx)`, as torch calls its own operations.
+
+    For a subclass of Tensor its __torch_function__ is called, which gives results of its class.
+    """
+    run = _outside_compiler(run)
+    # A stand-in of torch.fx has one too, which would put this call into a graph.
+    if has_torch_function_variadic(x, hx) and not isinstance(x, torch.fx.Proxy):
+        return handle_torch_function(run, (x, hx), module, x, hx)
+    return run(module, x, hx)
 
 
 def _outside_compiler(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -259,7 +313,11 @@ def _outside_compiler(run: Callable[..., Any]) -> Callable[..., Any]:
         return run
     disabled = _DISABLED.get(run)
     if disabled is None:
-        disabled = _DISABLED[run] = torch.compiler.disable(run)  # type: ignore[no-untyped-call]
+        disable: Any = torch.compiler.disable
+        options = {"reason": f"a GRU replaced by fastgru cannot be part of a whole graph; {_UNDO}"}
+        if "reason" not in inspect.signature(disable).parameters:  # before PyTorch 2.7
+            options = {}
+        disabled = _DISABLED[run] = disable(run, **options)
     return disabled
 
 
@@ -277,33 +335,3 @@ def _has_gradient(tensor: Tensor) -> bool:
         return True
     dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
     return dual.tangent is not None
-
-
-def _dtype(x: Tensor, hx: Tensor | None) -> torch.dtype:
-    """Of the results: PyTorch's rule in an autocast region, float32 everywhere else."""
-    return x.dtype if hx is None else hx.dtype
-
-
-def _read(name: str, tensor: Tensor) -> Float32Array:
-    """The tensor's memory where possible."""
-    dtype = tensor.dtype
-    if not tensor.is_cpu:
-        raise TypeError(
-            f"{name}: expected a tensor in CPU memory, got one on {tensor.device}; pass its .cpu()"
-        )
-    if dtype is not torch.float32:
-        if dtype not in _AUTOCAST or not torch.is_autocast_enabled("cpu"):
-            raise TypeError(f"{name}: expected torch.float32, got {dtype}; pass its .float()")
-        tensor = tensor.float()
-    if tensor.is_neg():  # the imaginary part of a conjugate, which NumPy has no such view of
-        tensor = tensor.resolve_neg()
-    return as_float32(name, tensor.numpy())
-
-
-def _read_state(hx: Tensor | None) -> Float32Array | None:
-    return None if hx is None else as_state("hx", _read("hx", hx))
-
-
-def _tensor(array: Float32Array, dtype: torch.dtype) -> Tensor:
-    tensor = torch.from_numpy(array)  # the same memory
-    return tensor if dtype is torch.float32 else tensor.to(dtype)

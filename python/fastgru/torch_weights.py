@@ -94,6 +94,12 @@ def problems_of(module: Any) -> Iterator[str]:
         )
         return
     tensors = [module._parameters[name] for name in names]
+    if any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors):
+        yield (
+            "weights: torch.vmap and other transforms of torch.func cannot look into fastgru: call "
+            "each model by itself, or undo it with a second fastgru.torch.replace_gru(model)"
+        )
+        return
     places = {str(tensor.device) for tensor in tensors if tensor.device.type != "cpu"}
     if places:
         yield f"weights: expected CPU memory, got {', '.join(sorted(places))}; call .cpu() first"
