@@ -148,9 +148,12 @@ def _run(module: Any, inputs: list[Any]) -> Any:
         with quiet():
             return module(*inputs)
     except Exception as error:
+        from fastgru.torch_chain.places import place_of  # noqa: PLC0415
+
         x, kind = tuple(inputs[0].shape), type(error).__name__
-        told = Message(*f"the module fails on random x {x}: {kind}: {error}".splitlines())
-        raise UnsupportedLayerError(told) from error
+        raise UnsupportedLayerError(
+            f"the module fails on random x {x}{place_of(error)}: {kind}: {error}"
+        ) from error
 
 
 def _random_input(model: Model, steps: int, batch: int, generator: Any) -> Any:

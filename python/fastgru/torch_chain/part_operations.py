@@ -13,6 +13,7 @@ from fastgru.torch_chain.shape_operations import unsqueeze, with_axes
 from fastgru.torch_chain.state_operations import half_of_output
 from fastgru.torch_chain.state_operations import part as part_of_states
 from fastgru.torch_chain.values import (
+    AT_MOST_THREE,
     FEATURES,
     ONE,
     TIME,
@@ -20,6 +21,7 @@ from fastgru.torch_chain.values import (
     Refused,
     Size,
     States,
+    other_count,
     position,
     tensor_of,
 )
@@ -37,10 +39,11 @@ def select(facts: Facts, value: object, dim: object, index: object) -> object:
 def getitem(facts: Facts, value: object, index: Any) -> object:
     """x[index]: the last step, an axis of size 1, a state; and parts of tuples."""
     if isinstance(value, tuple):
-        try:
-            return value[index]
-        except (IndexError, TypeError) as error:
-            raise Refused(str(error)) from error
+        if not isinstance(index, (int, slice)):
+            raise Refused(f"expected a number as the index, got {type(index).__name__}")
+        if isinstance(index, int) and not -len(value) <= index < len(value):
+            raise Refused(other_count(facts, value, index + 1 if index >= 0 else -index))
+        return value[index]
     if isinstance(value, States):
         return part_of_states(value, index)
     parts = index if isinstance(index, tuple) else (index,)
@@ -55,7 +58,8 @@ def getitem(facts: Facts, value: object, index: Any) -> object:
     else:
         parts = (*parts, *whole)
     if len(given) > len(x.axes):
-        raise Refused(f"takes {len(given)} indices of {facts.axes_text(x.axes)}")
+        more = f"; {AT_MOST_THREE}" if len(given) > 3 else ""
+        raise Refused(f"takes {len(given)} indices of {facts.axes_text(x.axes)}{more}")
     times = [at for at, axis in enumerate(x.axes[:2]) if facts.role(axis) == TIME]
     if times and (half := half_of_output(facts, x, times[0], parts)) is not None:
         return half

@@ -5,6 +5,7 @@ Refuses to know torch.fx: frames and tracebacks tell.
 
 from __future__ import annotations
 
+import dis
 import linecache
 import os
 import sys
@@ -41,15 +42,33 @@ def place(frames: Iterable[tuple[str, int]]) -> str:
     return f', {file}:{line}: "{text}"' if text else f", {file}:{line}"
 
 
-def cannot_trace(error: Exception) -> str:
-    """What forward did that torch.fx cannot follow."""
+def place_of(error: Exception) -> str:
+    """As `place`, of the line where `error` was raised; nothing before it came to our code."""
     frames, trace = [], error.__traceback__
     while trace is not None:
         frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
     inside = frames[next((n for n, (file, _) in enumerate(frames) if file.startswith(_OURS)), 0) :]
-    told = str(error).split(". ")[0].strip() or type(error).__name__
+    return place(reversed(inside))
+
+
+def cannot_trace(error: Exception) -> str:
+    """What forward did that torch.fx cannot follow.
+
+    Python's own words come last: they speak of stand-ins, which the user has never seen.
+    """
+    told = str(error).split(". ")[0].strip()
     return (
-        f"{type(error).__name__} while forward is traced{place(reversed(inside))}: {told}; "
-        "forward runs with a stand-in for x, and cannot depend on its numbers or sizes (if, for)"
+        f"{type(error).__name__} while forward is traced{place_of(error)}: forward runs with a "
+        "stand-in for x, and cannot depend on its numbers or sizes (if, for, range, an index into "
+        f"a list or a dict){f'; Python says: {told}' if told else ''}"
     )
+
+
+def names_to_unpack(frame: FrameType) -> int | None:
+    """How many names `a, b = ...` has, which `frame` is at; None where it does something else."""
+    at = frame.f_lasti
+    for instruction in dis.get_instructions(frame.f_code):
+        if instruction.offset >= at:
+            return instruction.argval if instruction.opname == "UNPACK_SEQUENCE" else None
+    return None

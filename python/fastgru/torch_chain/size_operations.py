@@ -25,6 +25,7 @@ from fastgru.torch_chain.values import (
     Packed,
     Refused,
     Size,
+    Sizes,
     Tensor,
     Zeros,
     position,
@@ -36,7 +37,8 @@ from fastgru.torch_chain.values import (
 
 def size(facts: Facts, value: object, dim: object = None) -> object:
     x = tensor_of(value)
-    sizes = tuple(_size_of(x, axis) for axis in x.axes)
+    sizes = Sizes(_size_of(x, axis) for axis in x.axes)
+    sizes.of_input = not x.chain and len(x.axes) == facts.rank
     return sizes if dim is None else sizes[position(dim, x.axes)]
 
 

@@ -17,7 +17,7 @@ import torch
 from torch.fx import Node, Proxy, Tracer
 from torch.fx.proxy import Attribute
 
-from fastgru.torch_chain.places import cannot_trace, frames_within, place
+from fastgru.torch_chain.places import cannot_trace, frames_within, names_to_unpack, place
 from fastgru.torch_chain.table import (
     IN_PLACE,
     MODULES,
@@ -35,6 +35,7 @@ from fastgru.torch_chain.values import (
     States,
     Tensor,
     Zeros,
+    other_count,
 )
 
 _BAD = object()  # the value of an operation that has been refused, or of one that takes it
@@ -50,6 +51,16 @@ class _Long:
         known: Any = self
         count = _count(known.tracer.values.get(known.node))
         return super().__len__() if count is None else count  # type: ignore[misc]
+
+    def __iter__(self) -> Iterator[Proxy]:
+        """As torch.fx's: `a, b = x.size()` takes as many parts as there are names."""
+        known: Any = self
+        wanted = names_to_unpack(sys._getframe(1))
+        if wanted is None:
+            parts: Iterator[Proxy] = known.tracer.iter(self)
+            return parts
+        known.tracer.check_count(known.node, wanted)
+        return (known[index] for index in range(wanted))
 
 
 class StandIn(_Long, Proxy):
@@ -138,6 +149,15 @@ class ChainTracer(Tracer):
     def iter(self, obj: Any) -> Iterator[Proxy]:
         count = _count(self.values.get(obj.node))
         return super().iter(obj) if count is None else (obj[index] for index in range(count))
+
+    def check_count(self, node: Node, wanted: int) -> None:
+        """Refuses to unpack a value into another number of names than it has parts."""
+        value = self.values.get(node)
+        if isinstance(value, tuple) and len(value) != wanted:
+            self.problems.append(
+                f"{self._described(node)}: {other_count(self.facts, value, wanted)}"
+            )
+            self.values[node] = _BAD
 
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         node = super().create_node(*args, **kwargs)
@@ -257,7 +277,11 @@ def _called(operation: Callable[..., object], *args: Any, **kwargs: Any) -> obje
         bound = inspect.signature(operation).bind(*args, **kwargs)
     except TypeError as error:
         raise Refused(f"with these arguments: {error}") from error
-    return operation(*bound.args, **bound.kwargs)
+    try:
+        return operation(*bound.args, **bound.kwargs)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        # What an operation checks it refuses in its own words; these are arguments of other types.
+        raise Refused("with arguments that fastgru does not know") from error
 
 
 def _holds_bad(argument: object) -> bool:

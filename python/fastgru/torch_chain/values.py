@@ -17,6 +17,11 @@ from fastgru.layers import Layer
 TIME, BATCH, FEATURES, ONE = "time", "batch", "features", "1"
 # FEATURES, ONE, a number: an axis of the input, or several that a reshape has made one
 Axis = int | str | tuple[int, ...]
+AT_MOST_THREE = (
+    "a Model's x has at most three axes, (batch, time, features): merge others into the batch "
+    "before the call, x.reshape(-1, *x.shape[-2:])"
+)
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 
 
 class Refused(Exception):
@@ -99,6 +104,12 @@ class Size:
     less: int = 0
 
 
+class Sizes(tuple[object, ...]):
+    """What x.size() and x.shape give; `of_input`: of the input itself."""
+
+    of_input = False
+
+
 @dataclass(frozen=True)
 class Zeros:
     """torch.zeros, which only a GRU takes, for its h_0."""
@@ -179,6 +190,24 @@ class Facts:
         return f"({', '.join(map(name, axes))})"
 
 
+def other_count(facts: Facts, sizes: tuple[object, ...], count: int) -> str:
+    """Why forward cannot take `count` values from `sizes`, which has another number of them."""
+    if not isinstance(sizes, Sizes):
+        return f"takes {count} values where there are {len(sizes)}"
+    axes = (
+        f"{_NUMBERS[count] if count < len(_NUMBERS) else count} {'axis' if count == 1 else 'axes'}"
+    )
+    if not sizes.of_input:
+        return f"takes sizes of {axes} where there are {len(sizes)}; {AT_MOST_THREE}"
+    facts.other_rank |= count == 5 - facts.rank  # 2 and 3 are what a Model may have
+    if count > 3:
+        return f"x has {axes} here: {AT_MOST_THREE}"
+    return (
+        f"x has {axes} here, expected {_NUMBERS[facts.rank]}: a Model's x is (batch, time, "
+        "features), or (batch, time) where it is indices"
+    )
+
+
 def tensor_of(value: object) -> Tensor:
     """A value that a layer may take; Refused for others, with what to do."""
     if isinstance(value, Tensor):
@@ -205,5 +234,7 @@ def tensor_of(value: object) -> Tensor:
 def position(dim: object, axes: tuple[Axis, ...]) -> int:
     """A dim as torch takes it, counted from the front."""
     if not isinstance(dim, int) or isinstance(dim, bool) or not -len(axes) <= dim < len(axes):
-        raise Refused(f"dim: expected an axis of {len(axes)}, got {dim!r}")
+        is_more = isinstance(dim, int) and dim >= len(axes) > 1
+        more = f"; {AT_MOST_THREE}" if is_more else ""
+        raise Refused(f"dim: expected an axis of {len(axes)}, got {dim!r}{more}")
     return dim % len(axes)
