@@ -198,6 +198,17 @@ def about(place: str, told: BaseException | str) -> Message:
     return Message(f"{printable(place, PROBLEM_LIMIT)}: {head}", *others)
 
 
+def advised(told: BaseException | str, *advice: str) -> Message:
+    """What an error, or a message, says, with lines behind it that tell what to do.
+
+    >>> print(advised("no GRU found", "pick one with prefix=..."))
+    no GRU found
+      pick one with prefix=...
+    """
+    text = message_of(told) if isinstance(told, BaseException) else told
+    return Message(*(text.lines if isinstance(text, Message) else [text]), *advice)
+
+
 def message_of(error: BaseException) -> str:
     """What `error` says; a Message if it was raised with one."""
     told = error.args[0] if error.args else ""

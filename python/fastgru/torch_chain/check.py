@@ -151,9 +151,8 @@ def _run(module: Any, inputs: list[Any]) -> Any:
         from fastgru.torch_chain.places import place_of  # noqa: PLC0415
 
         x, kind = tuple(inputs[0].shape), type(error).__name__
-        raise UnsupportedLayerError(
-            f"the module fails on random x {x}{place_of(error)}: {kind}: {error}"
-        ) from error
+        told = f"the module fails on random x {x}{place_of(error)}: {kind}: {error}"
+        raise UnsupportedLayerError(Message(*told.splitlines())) from error
 
 
 def _random_input(model: Model, steps: int, batch: int, generator: Any) -> Any:

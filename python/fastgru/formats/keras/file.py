@@ -15,7 +15,7 @@ from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.regular import open_regular
 from fastgru.formats.window import Allowance
 from fastgru.options import check_isa, check_options, positive
-from fastgru.text import about, listed
+from fastgru.text import about, advised
 
 if TYPE_CHECKING:
     from fastgru.formats.keras.hdf5 import Hdf5File
@@ -187,8 +187,9 @@ def _build(  # noqa: PLR0917
         return builder.model(read_chain(model, group))
     except UnsupportedLayerError as error:
         grus = grus_text(weights, model, group)
-        advice = f"\n{_ADVICE}: {grus}" if grus else ""
-        raise UnsupportedLayerError(f"{error}{advice}") from error
+        raise UnsupportedLayerError(
+            advised(error, *([f"{_ADVICE}: {grus}"] if grus else []))
+        ) from error
 
 
 def _given_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ from fastgru.layers import (
 )
 from fastgru.model import Model
 from fastgru.over_time import Last, Max, Mean, Reverse
-from fastgru.text import Message, about, report
+from fastgru.text import about, report
 
 _ACTIVATIONS: dict[str, type[Layer] | None] = {
     "linear": None,

@@ -18,6 +18,7 @@ from fastgru.formats.keras.gru import read_gru
 from fastgru.formats.keras.hdf5 import Hdf5File
 from fastgru.formats.keras.weights import GrusInWeights, found_text, is_called, pick, read_alone
 from fastgru.gru import GRU
+from fastgru.text import about, brief
 
 _RECURRENT = ("GRU", "Bidirectional", "RNN")
 _LONGEST_NAME = 100  # of a layer or an attribute; paths are made of as many as there are levels
@@ -70,11 +71,11 @@ def load_one(
             raise UnsupportedLayerError(
                 f"a class of its own ({layer.own}), which is a program; if it computes what "
                 "Keras's GRU computes, model.save_weights('m.weights.h5') writes a file from which "
-                f"prefix={path!r} loads it, with the activations as arguments"
+                f"prefix={brief(path)} loads it, with the activations as arguments"
             )
         return read_gru(layer, weights, keras, wanted, options)
     except (FormatError, UnsupportedLayerError) as error:
-        raise type(error)(f"{layer.where}: {error}") from error
+        raise type(error)(about(layer.where, error)) from error
 
 
 def grus_text(weights: Hdf5File, model: KerasLayer, group: str) -> str:

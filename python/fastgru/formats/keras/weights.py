@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from fastgru.arrays import Float32Array, TensorSource, shape_text
@@ -16,11 +17,10 @@ from fastgru.errors import FormatError
 from fastgru.formats.keras.gru import Shape, make_gru, read_arrays, torch_tensors
 from fastgru.formats.keras.hdf5 import Hdf5File
 from fastgru.gru import GRU
-from fastgru.text import brief, listed
+from fastgru.text import MAX_LISTED, brief, listed
 
 _FORWARD, _BACKWARD = "forward_layer", "backward_layer"
 _OTHERS = {1: "a SimpleRNN", 4: "an LSTM"}
-_MAX_LISTED = 12
 
 
 class GrusInWeights:
@@ -49,7 +49,7 @@ class GrusInWeights:
             return (
                 "a whole model in Keras's old HDF5 format; load it with Keras and save it as .keras"
             )
-        names = ", ".join(self._names[:_MAX_LISTED]) or "none"
+        names = listed(self._names) or "none"
         return ", ".join(self._others) or f"names in the file: {names}"
 
 
@@ -73,10 +73,10 @@ def pick(
     if len(found) == 1:
         return found[0]
     if found:
-        listed = found_text({path: names.get(path, ()) for path in found})
-        raise FormatError(f"several GRUs found, pick one with prefix=...: {listed}")
-    listed = f"the GRUs are {found_text(names)}" if names else there
-    raise FormatError(f"no GRU {'found' if asked is None else f'under {prefix!r}'}: {listed}")
+        several = found_text({path: names.get(path, ()) for path in found})
+        raise FormatError(f"several GRUs found, pick one with prefix=...: {several}")
+    there = f"the GRUs are {found_text(names)}" if names else there
+    raise FormatError(f"no GRU {'found' if asked is None else f'under {brief(prefix)}'}: {there}")
 
 
 def is_called(asked: str, names: Sequence[str]) -> bool:
@@ -86,12 +86,11 @@ def is_called(asked: str, names: Sequence[str]) -> bool:
 
 def found_text(names: Mapping[str, Sequence[str]]) -> str:
     """Some GRUs for an error, by their paths and their names."""
-    told = [
-        f"{path!r} (named {others[0]!r})" if others else repr(path)
-        for path, others in list(names.items())[:_MAX_LISTED]
-    ]
-    more = len(names) - len(told)
-    return ", ".join(told) + (f" and {more} more" if more else "")
+    told = (
+        f"{brief(path, 90)} (named {brief(others[0], 90)})" if others else brief(path)
+        for path, others in names.items()
+    )
+    return listed(list(islice(told, MAX_LISTED)), of=len(names))
 
 
 def find_gru(
@@ -140,7 +139,7 @@ def _cells(weights: Hdf5File) -> tuple[dict[str, dict[str, TensorSource]], list[
         else:
             kind = _OTHERS.get(shape[1] // shape[0], "no GRU")
             others.append(f"{path[:200]!r} (recurrent kernel {shape_text(shape)}: {kind})")
-    return cells, others[:_MAX_LISTED]
+    return cells, others[:MAX_LISTED]
 
 
 def _whole(cells: Mapping[str, object], path: str) -> str:
