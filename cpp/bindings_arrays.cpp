@@ -55,13 +55,6 @@ void check_view(const py::array& a, const char* name) {
                           ": expected aligned float32 with a contiguous last axis");
 }
 
-const float* contiguous(const py::array& a, const char* name) {
-  check_type<float>(a, name);
-  if (!(a.flags() & py::array::c_style))
-    throw py::value_error(std::string(name) + ": expected a C-contiguous array");
-  return static_cast<const float*>(a.data());
-}
-
 namespace {
 
 constexpr std::size_t kMostAxes = 64;  // NumPy's own limit
@@ -132,13 +125,9 @@ const float* initial_state(const std::optional<py::array>& h_0, const Sequences&
 std::vector<std::int64_t> checked_lengths(const std::optional<py::array>& lengths,
                                           const Sequences& s, std::int64_t at_least) {
   if (!lengths) return {};
-  check_type<std::int64_t>(*lengths, "lengths");
-  if (!s.batched)
-    throw ShapeError("lengths: expected a batch of sequences, got unbatched x (T, I)");
+  if (!s.batched) throw ShapeError("lengths: expected a batch of sequences, got unbatched x");
   if (!has_shape(*lengths, {s.B})) wrong_shape("lengths", tuple_text({s.B}), *lengths);
-  if (!(lengths->flags() & py::array::c_style))
-    throw py::value_error("lengths: expected a C-contiguous array");
-  const auto* data = static_cast<const std::int64_t*>(lengths->data());
+  const auto* data = contiguous<std::int64_t>(*lengths, "lengths");
   const std::vector<std::int64_t> copy(data, data + s.B);
   for (std::size_t b = 0; b < s.B; ++b)
     if (copy[b] < at_least || static_cast<std::uint64_t>(copy[b]) > s.T)

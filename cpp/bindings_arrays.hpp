@@ -59,8 +59,18 @@ void check_type(const py::array& a, const char* name) {
 // Aligned float32 whose last axis is contiguous: what a SequenceView can describe.
 void check_view(const py::array& a, const char* name);
 
-// The data of a C-contiguous float32 array.
-const float* contiguous(const py::array& a, const char* name);
+// The data of an aligned C-contiguous array. TypeError for another dtype (byte-swapped is one),
+// ValueError for another layout: an element that is not aligned is not a T.
+template <class T = float>
+const T* contiguous(const py::array& a, const char* name) {
+  if (!is_plain<T>(a.ptr())) {
+    check_type<T>(a, name);
+    constexpr int flags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    if ((a.flags() & flags) != flags)
+      throw py::value_error(std::string(name) + ": expected an aligned C-contiguous array");
+  }
+  return static_cast<const T*>(a.data());
+}
 
 // Uninitialised, C-contiguous.
 py::array_t<float> new_array(std::initializer_list<std::size_t> sizes);

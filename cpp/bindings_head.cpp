@@ -9,6 +9,7 @@
 #include "bindings.hpp"
 #include "dispatch.hpp"
 #include "head.hpp"
+#include "listed.hpp"
 
 namespace fastgru {
 namespace {
@@ -166,17 +167,22 @@ py::array_t<float> run_layer_norm(const LayerNorm& layer, const py::array& x) {
 // An axis of `width` behind x's. take(indices, n, y) returns an index outside 0..count-1.
 template <class Take>
 py::array_t<float> by_index(const py::array& x, std::size_t count, std::size_t width, Take take) {
-  check_type<std::int64_t>(x, "x");
-  if (!(x.flags() & py::array::c_style)) throw py::value_error("x: expected a C-contiguous array");
+  const auto* indices = contiguous<std::int64_t>(x, "x");
+  const auto n = static_cast<std::size_t>(x.size());
   py::array_t<float> y = new_array_like(x, x.ndim(), width);
   float* const to = y.mutable_data();
-  const auto* indices = static_cast<const std::int64_t*>(x.data());
   std::optional<std::int64_t> outside;
-  compute(microseconds_of(y.size()),
-          [&] { outside = take(indices, static_cast<std::size_t>(x.size()), to); });
-  if (outside)
+  compute(microseconds_of(y.size()), [&] { outside = take(indices, n, to); });
+  if (outside) {
+    Listed all;
+    all.add(*outside);  // first: another thread may have mended the array meanwhile
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::int64_t index = indices[i];
+      if (index < 0 || static_cast<std::uint64_t>(index) >= count) all.add(index);
+    }
     throw py::index_error("x: expected 0 <= index < " + std::to_string(count) + ", got " +
-                          std::to_string(*outside));
+                          all.text());
+  }
   return y;
 }
 

@@ -130,11 +130,14 @@ void set_state(Pool& pool, SessionId id, const Arrays& states) {
 
 const SessionId* ids_data(const py::array& ids) {
   if (ids.ndim() != 1) throw ShapeError("ids: expected (n,), got " + shape_text(ids));
-  if (is_plain<SessionId>(ids.ptr())) return static_cast<const SessionId*>(ids.data());
-  check_type<SessionId>(ids, "ids");
-  if (!(ids.flags() & py::array::c_style))
-    throw py::value_error("ids: expected a C-contiguous array");
-  return static_cast<const SessionId*>(ids.data());
+  return contiguous<SessionId>(ids, "ids");
+}
+
+// Throws what a call with these ids would.
+void check_ids(Pool& pool, const py::array& ids) {
+  const SessionId* const sessions = ids_data(ids);
+  const Held held(pool);
+  pool.check(sessions, static_cast<std::size_t>(ids.shape(0)));
 }
 
 // States and versions.
@@ -151,13 +154,12 @@ std::pair<std::vector<py::array_t<float>>, py::array_t<std::uint64_t>> read(Pool
   return {std::move(states), std::move(versions)};
 }
 
-void write(Pool& pool, const py::array& ids, const Arrays& states,
-           const py::array_t<std::uint64_t, py::array::c_style>& versions) {
+void write(Pool& pool, const py::array& ids, const Arrays& states, const py::array& versions) {
   const SessionId* const sessions = ids_data(ids);
   const auto n = static_cast<std::size_t>(ids.shape(0));
   const std::vector<const float*> data = states_data(pool, "states", n, states);
   if (!has_shape(versions, {n})) wrong_shape("versions", tuple_text({n}), versions);
-  const std::uint64_t* const expected = versions.data();
+  const auto* const expected = contiguous<std::uint64_t>(versions, "versions");
   Held held(pool);
   held.compute(copy_microseconds(pool, n), [&] { pool.write(sessions, n, data.data(), expected); });
 }
@@ -267,6 +269,7 @@ void bind_pool(py::module_& m) {
       .def("close", &close_session, py::arg("session"))
       .def("get_state", &get_state, py::arg("session"))
       .def("set_state", &set_state, py::arg("session"), py::arg("state"))
+      .def("check", &check_ids, py::arg("ids"))
       .def("read", &read, py::arg("ids"))
       .def("write", &write, py::arg("ids"), py::arg("states"), py::arg("versions"))
       .def("step", &step, py::arg("ids"), py::arg("x"), py::arg("out"), py::arg("num_threads"))

@@ -5,6 +5,7 @@
 
 #include "bindings.hpp"
 #include "bindings_shortcut.hpp"
+#include "listed.hpp"
 #include "stream.hpp"
 
 namespace fastgru {
@@ -130,10 +131,12 @@ void set_state(Stream& stream, const py::array& state) {
 void reset(Stream& stream, const std::optional<std::vector<std::int64_t>>& rows) {
   const Busy busy(stream);
   if (!rows) return stream.reset();
+  Listed outside;
   for (const std::int64_t row : *rows)
-    if (row < 0 || static_cast<std::uint64_t>(row) >= stream.batch_size())
-      throw py::index_error("rows: expected 0 <= row < " + std::to_string(stream.batch_size()) +
-                            ", got " + std::to_string(row));
+    if (row < 0 || static_cast<std::uint64_t>(row) >= stream.batch_size()) outside.add(row);
+  if (!outside.empty())
+    throw py::index_error("rows: expected 0 <= row < " + std::to_string(stream.batch_size()) +
+                          ", got " + outside.text());
   for (const std::int64_t row : *rows) stream.reset_row(static_cast<std::size_t>(row));
 }
 

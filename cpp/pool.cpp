@@ -4,6 +4,8 @@
 #include <random>
 #include <string>
 
+#include "listed.hpp"
+
 namespace fastgru {
 namespace {
 
@@ -33,22 +35,45 @@ Pool::Pool(Models models, std::size_t capacity) : models_(std::move(models)) {
 }
 
 std::size_t Pool::slot_of(SessionId id) const {
-  const std::size_t slot = slot_in(id);
-  if (id < kSlots || slot >= capacity() || id != id_of(slot))
+  if (!is_open(id))
     throw UnknownSession("session " + std::to_string(id) + " is closed or was never this pool's");
-  return slot;
+  return slot_in(id);
 }
 
 void Pool::find_slots(const SessionId* ids, std::size_t n) {
   ++calls_;
   for (std::size_t i = 0; i < n; ++i) {
     const SessionId id = ids[i];  // read once: another thread may write to the caller's array
-    const std::size_t slot = slot_of(id);
-    if (last_call_[slot] == calls_)
-      throw std::invalid_argument("ids: session " + std::to_string(id) + " is there twice");
+    const std::size_t slot = slot_in(id);
+    if (!is_open(id) || last_call_[slot] == calls_) refuse(id, ids + i + 1, n - i - 1);
     last_call_[slot] = calls_;
     slots_[i] = static_cast<std::uint32_t>(slot);  // i < capacity: none was there twice
   }
+}
+
+void Pool::refuse(SessionId wrong, const SessionId* behind, std::size_t n) {
+  Listed unknown, twice;
+  for (std::size_t i = 0; i <= n; ++i) {
+    const SessionId id = i == 0 ? wrong : behind[i - 1];
+    if (!is_open(id)) {
+      unknown.add(id);
+    } else if (last_call_[slot_in(id)] == calls_) {
+      twice.add(id);
+    } else {
+      last_call_[slot_in(id)] = calls_;
+    }
+  }
+  const auto told = [](const Listed& ids, const char* one, const char* several) {
+    return (ids.several() ? "sessions " : "session ") + ids.text() +
+           (ids.several() ? several : one);
+  };
+  std::string text;
+  if (!unknown.empty())
+    text = told(unknown, " is closed or was never this pool's",
+                " are closed or were never this pool's");
+  if (twice.empty()) throw UnknownSession(text);
+  text = "ids: " + text + (text.empty() ? "" : "; ");
+  throw std::invalid_argument(text + told(twice, " is there twice", " are there twice"));
 }
 
 template <class Visit>

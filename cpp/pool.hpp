@@ -47,15 +47,19 @@ class Pool {
   SessionId open(const float* const* h_0);
   void close(SessionId id);
 
-  // Of n sessions: [layers, n, H] each. Throws UnknownSession, and std::invalid_argument for an id
-  // that is there twice. versions: [n] or null; whatever changes a session changes its version.
+  // Throws UnknownSession where ids are unknown, and std::invalid_argument where some are there
+  // twice; names every one of them.
+  void check(const SessionId* ids, std::size_t n) { find_slots(ids, n); }
+
+  // Of n sessions: [layers, n, H] each. Throws as check(). versions: [n] or null; whatever changes
+  // a session changes its version.
   void read(const SessionId* ids, std::size_t n, float* const* states, std::uint64_t* versions);
   // Also throws std::runtime_error where a version is not the session's any more.
   void write(const SessionId* ids, std::size_t n, const float* const* states,
              const std::uint64_t* versions);
 
   // One step of n sessions of a pool with one GRU: x and y as Call's, row i is ids[i]'s. Throws as
-  // read().
+  // check().
   void step(const SessionId* ids, std::size_t n, SequenceView<const float> x, SequenceView<float> y,
             std::size_t max_threads);
 
@@ -83,9 +87,14 @@ class Pool {
     return serials_[slot] * kSlots + static_cast<SessionId>(slot);
   }
   static std::size_t slot_in(SessionId id) { return static_cast<std::size_t>(id % kSlots); }
+  bool is_open(SessionId id) const {
+    return id >= kSlots && slot_in(id) < capacity() && id == id_of(slot_in(id));
+  }
   std::size_t slot_of(SessionId id) const;  // throws UnknownSession
-  // To slots_; throws for an id that is unknown or there twice.
+  // To slots_; throws as check().
   void find_slots(const SessionId* ids, std::size_t n);
+  // Throws for the id `wrong` and for those of the n behind it that are wrong, too.
+  [[noreturn]] void refuse(SessionId wrong, const SessionId* behind, std::size_t n);
   float* state_of(std::size_t gru, std::size_t layer, std::size_t slot) const {
     return reinterpret_cast<float*>(states_[gru].data()) +
            (layer * capacity() + slot) * models_[gru]->sizes.hidden_size;

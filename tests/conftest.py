@@ -193,6 +193,29 @@ def reference_float32(weights: Weights, x: Array, *args: Any, **kwargs: Any) -> 
     return reference.gru(weights, x, *args, **kwargs, dtype=np.float32, matmul=matmul)
 
 
+def elsewhere(array: Array) -> dict[str, Array]:
+    """The same numbers where C++ must not read them as they lie: see `as_int64`."""
+
+    def unaligned(values: Array) -> Array:
+        memory = np.zeros(values.nbytes + 1, np.uint8)[1:]
+        copy: Array = memory.view(values.dtype).reshape(values.shape)
+        copy[...] = values
+        return copy
+
+    swapped = array.astype(array.dtype.newbyteorder())
+    wide = np.zeros((*array.shape, 2), array.dtype)
+    wide[..., 0] = array
+    packed = np.zeros(array.shape, np.dtype([("flag", "i1"), ("value", array.dtype)]))
+    packed["value"] = array  # a field of packed records: not aligned, and apart
+    return {
+        "unaligned": unaligned(array),
+        "byte-swapped": swapped,
+        "unaligned and byte-swapped": unaligned(swapped),
+        "apart": wide[..., 0],
+        "in records": packed["value"],
+    }
+
+
 def make_gru(weights: Weights, **kwargs: Any) -> fastgru.GRU:
     return fastgru.GRU.from_state_dict(weights, **kwargs)
 

@@ -21,6 +21,7 @@ from conftest import (
     ISA_LEVELS,
     Array,
     assert_promise_1,
+    elsewhere,
     largest_error,
     make_gru,
     random_input,
@@ -30,6 +31,7 @@ from conftest import (
     same_bits,
     torch_gru,
 )
+from fastgru import _core
 
 # Sizes, all different, so that none can stand for another.
 T, B, I, H = 7, 4, 13, 19  # noqa: E741
@@ -389,6 +391,60 @@ def test_lengths_must_be_integers() -> None:
             gru(x, lengths=lengths)
     with pytest.raises((ValueError, TypeError), match="lengths"):
         gru(x[:, 0], lengths=[3])
+
+
+@pytest.mark.parametrize("where", list(elsewhere(zeros(1))))
+def test_arrays_may_lie_anywhere(where: str) -> None:
+    """x, h_0 and lengths that C++ must not read as they lie give the bits of plain arrays."""
+    gru, (x, h_0), lengths = network(), data(), np.array([3, 0, 7, 1])
+    odd_x, odd_h, odd_lengths = (elsewhere(array)[where] for array in (x, h_0, lengths))
+    for options, odd in (({}, {}), ({"lengths": lengths}, {"lengths": odd_lengths})):
+        for ours, plain in zip(gru(odd_x, odd_h, **odd), gru(x, h_0, **options), strict=True):
+            assert same_bits(ours, plain)
+    for ours, plain in zip(gru.trace(odd_x, odd_h), gru.trace(x, h_0), strict=True):
+        assert same_bits(ours, plain)
+    assert fastgru.compare(gru, gru, odd_x, odd_h).output.max == 0
+    weights = {name: elsewhere(tensor)[where] for name, tensor in gru.tensors().items()}
+    for name, tensor in make_gru(weights).tensors().items():
+        assert same_bits(tensor, gru.tensors()[name])
+
+
+def test_the_extension_refuses_what_is_not_aligned() -> None:
+    """The last line of defence: no pointer is made of an array that does not hold its type."""
+    gru, (x, h_0), lengths = network(), data(), np.array([3, 0, 7, 1])
+    table = _core.Embedding(zeros(9, 3))
+    pool = _core.Pool([gru._model], 3)
+    ids = np.array([pool.open(None), pool.open(None)])
+    states, versions = pool.read(ids)
+
+    def away(array: Array) -> Array:
+        return elsewhere(array)["unaligned"]
+
+    calls: list[Callable[[], object]] = [
+        lambda: gru._model.run(away(x), h_0, lengths, False, 1),
+        lambda: gru._model.run(x, away(h_0), lengths, False, 1),
+        lambda: gru._model.run(x, h_0, away(lengths), False, 1),
+        lambda: table.run(away(lengths)),
+        lambda: _core.OneHot(9).run(away(lengths)),
+        lambda: _core.Embedding(away(zeros(9, 3))),
+        lambda: _core.Linear(away(zeros(9, 3)), None, None),
+        lambda: _core.Activation("tanh", None).run(away(x)),
+        lambda: _core.over_time("last", x, away(lengths), False),
+        lambda: pool.step(away(ids), zeros(2, I), None, 1),
+        lambda: pool.step(ids, away(zeros(2, I)), None, 1),
+        lambda: pool.step(ids, zeros(2, I), away(zeros(2, H)), 1),
+        lambda: pool.read(away(ids)),
+        lambda: pool.write(ids, [away(states[0])], versions),
+        lambda: pool.write(ids, states, away(versions)),
+        lambda: pool.restore(away(ids), states),
+        lambda: pool.restore(ids, [away(states[0])]),
+        lambda: pool.open([away(h_0[:, 0])]),
+        lambda: _core.Stream(gru._model, 4, away(h_0)),
+        lambda: _core.Stream(gru._model, 4, None).set_state(away(h_0)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="aligned"):
+            call()
 
 
 def test_ragged_lists_are_refused() -> None:

@@ -26,6 +26,7 @@ from conftest import (
     Array,
     assert_close,
     assert_promise_1,
+    elsewhere,
     largest_error,
     random_input,
     same_bits,
@@ -338,6 +339,34 @@ def test_features_that_do_not_fit(name: str) -> None:
             layer(1.0)
     assert layer(np.ones((0, 17))).shape[0] == 0
     assert layer(np.ones((2, 0, 17))).shape[:2] == (2, 0)
+
+
+@pytest.mark.parametrize("where", list(elsewhere(np.zeros(1))))
+@pytest.mark.parametrize("name", [*FEATURES, *INDICES, *OVER_TIME])
+def test_arrays_may_lie_anywhere(name: str, where: str) -> None:
+    """Inputs, lengths and weights that C++ must not read as they lie give plain arrays' bits."""
+    layer = make(name)
+    x = np.arange(12).reshape(4, 3) if name in INDICES else numbers(4, 3, 17)
+    assert same_bits(layer(elsewhere(x)[where]), layer(x))
+    if name in OVER_TIME:
+        lengths = np.array([4, 1, 3])
+        ours = layer(elsewhere(x)[where], lengths=elsewhere(lengths)[where])
+        assert same_bits(ours, layer(x, lengths=lengths))
+    tensors = layer._tensors()
+    odd = {key: elsewhere(tensor)[where] for key, tensor in tensors.items()}
+    again = type(layer)(**odd, **layer._options())
+    for key, tensor in again._tensors().items():
+        assert same_bits(tensor, tensors[key])
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_every_bad_index_is_named(name: str) -> None:
+    """Each once, a dozen at most, and how many more there are."""
+    layer = make(name)
+    with pytest.raises(IndexError, match=r"got 17, -1, 40$"):
+        layer([[17, 3, -1], [40, 16, 17]])
+    with pytest.raises(IndexError, match=r"got 17, 18, .*, 28 and 72 more$"):
+        layer(np.arange(101))
 
 
 @pytest.mark.parametrize("name", INDICES)

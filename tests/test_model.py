@@ -28,6 +28,7 @@ from conftest import (
     Array,
     assert_close,
     assert_promise_1,
+    elsewhere,
     largest_error,
     make_gru,
     random_input,
@@ -72,6 +73,30 @@ def character_model(**options: Any) -> fastgru.Model:
 
 
 # ---- what a model gives ----
+
+
+@pytest.mark.parametrize("where", list(elsewhere(np.zeros(1))))
+def test_arrays_may_lie_anywhere(where: str) -> None:
+    """Indices, features, lengths, ids and states that C++ must not read as they lie."""
+    ends = [fastgru.Reverse(), fastgru.Last()]
+    features = fastgru.Model([linear(I, I), gru(), *ends])
+    one_hot = fastgru.Model([fastgru.OneHot(V), gru(V)])
+
+    def use(given: Any) -> list[Array]:
+        model, lengths = character_model(), given(np.array([3, 0, 5]))
+        x = given(indices(5, 3))
+        results = [model(x, lengths=lengths), one_hot(x), fastgru.OneHot(V)(x)]
+        results += [features(given(numbers(5, 3, I)), lengths=given(np.array([3, 1, 5])))]
+        stream, pool = model.stream(3), model.pool(3)
+        results += [stream.step(x[0]), stream.run(x)]
+        stream.state = [given(state) for state in stream.state]
+        stream.reset(given(np.array([1])))
+        ids = np.array([pool.open(), pool.open([given(numbers(1, H)), given(numbers(2, H))])])
+        results += [*stream.state, pool.step(given(ids), given(indices(2)))]
+        return results
+
+    for ours, plain in zip(use(lambda a: elsewhere(a)[where]), use(lambda a: a), strict=True):
+        assert same_bits(ours, plain)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import fastgru
-from conftest import Array, make_gru, random_input, random_weights, run_python, same_bits
+from conftest import Array, elsewhere, make_gru, random_input, random_weights, run_python, same_bits
 from fastgru.formats import safetensors_file
 
 I, H, L = 5, 21, 2  # noqa: E741
@@ -211,6 +212,26 @@ def test_refused_steps_change_nothing() -> None:
     refused(pool, ValueError, "out: expected a NumPy", [a, b], x, out=[0.0])
     both = np.zeros((4, H), np.float32)
     refused(pool, ValueError, "out: overlaps", [a, b], both[:2, :I], out=both[:2])
+
+
+@pytest.mark.parametrize("where", list(elsewhere(np.zeros(1))))
+def test_arrays_may_lie_anywhere(where: str) -> None:
+    """Ids, rows and states that C++ must not read as they lie give the bits of plain arrays."""
+
+    def use(given: Callable[[Array], Array]) -> list[Array]:
+        pool = network().pool(4)
+        ids = np.array([pool.open(given(inputs(L, H))), pool.open(), pool.open()])
+        y = pool.step(given(ids[::-1]), given(inputs(3, I)))
+        pool.set_state(ids[1], given(inputs(L, H)))
+        pool.snapshot("states")
+        pool.restore("states")
+        return [y, pool.step(given(ids), given(inputs(3, I)))]
+
+    for ours, plain in zip(use(lambda a: elsewhere(a)[where]), use(lambda a: a), strict=True):
+        assert same_bits(ours, plain)
+    pool = network().pool(2)
+    out = elsewhere(np.zeros((1, H), np.float32))[where]
+    refused(pool, ValueError, "out: expected", [pool.open()], inputs(1, I), out=out)
 
 
 def test_open_and_states_refuse() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import fastgru
 from conftest import (
     Array,
+    elsewhere,
     make_gru,
     random_input,
     random_state,
@@ -177,6 +179,23 @@ def test_bad_out(kind: str) -> None:
         stream.run(inputs(1, 3, I), out=out[None])
     assert same_bits(stream.state, state_for(3))
     assert np.array_equal(out, kept)
+
+
+@pytest.mark.parametrize("where", list(elsewhere(np.zeros(1))))
+def test_arrays_may_lie_anywhere(where: str) -> None:
+    """Steps, runs, states and rows that C++ must not read as they lie give plain arrays' bits."""
+
+    def use(given: Callable[[Array], Array]) -> list[Array]:
+        stream = network().stream(3, given(state_for(3)))
+        results = [stream.step(given(inputs(3, I))), stream.run(given(inputs(4, 3, I)))]
+        stream.state = given(state_for(3, seed=2))
+        stream.reset(given(np.array([0, 2])))
+        results.append(stream.state)
+        single = network().stream(h_0=given(state_for(1)))
+        return [*results, single.step(given(inputs(I))), single.run(given(inputs(4, I)))]
+
+    for ours, plain in zip(use(lambda a: elsewhere(a)[where]), use(lambda a: a), strict=True):
+        assert same_bits(ours, plain)
 
 
 def test_out_must_be_an_array() -> None:

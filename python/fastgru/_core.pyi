@@ -94,7 +94,7 @@ class Pool:
     """States of up to `capacity` sessions of unidirectional Models; one call at a time.
 
     Lists of states have one array for each Model. KeyError for an id that is not an open session's,
-    ValueError for one that is there twice.
+    ValueError for one that is there twice; every such id is named.
     """
 
     def __init__(self, models: Sequence[Model], capacity: int) -> None: ...
@@ -102,6 +102,7 @@ class Pool:
     def close(self, session: int) -> None: ...
     def get_state(self, session: int) -> list[Float32Array]: ...  # copies, (L, H)
     def set_state(self, session: int, state: Sequence[Float32Array]) -> None: ...
+    def check(self, ids: Int64Array) -> None: ...  # raises what a call with these ids would
     # copies, (L, n, H), and versions, which change with every call that changes a session
     def read(self, ids: Int64Array) -> tuple[list[Float32Array], NDArray[np.uint64]]: ...
     # RuntimeError where one of the sessions has another version by now

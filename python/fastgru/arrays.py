@@ -76,7 +76,9 @@ def _last_axis_strided(array: NDArray[Any]) -> bool:
 
 
 def as_int64(name: str, value: ArrayLike) -> Int64Array:
-    """`value` (integers of any width, not bools) as contiguous int64 of the same shape.
+    """`value` (integers of any width, not bools) as native, aligned, C-contiguous int64.
+
+    Copied only if needed; of the same shape.
 
     >>> as_int64("lengths", [3, 1])
     array([3, 1])
@@ -90,7 +92,8 @@ def as_int64(name: str, value: ArrayLike) -> Int64Array:
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     if array.dtype.kind == "u" and array.dtype.itemsize == 8:
         array = np.minimum(array, np.uint64(np.iinfo(np.int64).max))  # out of range, not negative
-    return np.asarray(array, dtype=np.int64, order="C")
+    integers: Int64Array = np.asarray(array, dtype=np.int64, order="C")
+    return integers if integers.flags.aligned else integers.copy()  # np.asarray does not align
 
 
 def source_of(name: str, value: ArrayLike | TensorSource) -> TensorSource:
