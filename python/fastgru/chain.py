@@ -14,9 +14,10 @@ import numpy as np
 from fastgru.arrays import Float32Array, Int64Array, as_float32, as_int64, as_state, shape_text
 from fastgru.errors import ShapeError
 from fastgru.gru import GRU
-from fastgru.layers import Layer
+from fastgru.layers import Embedding, Layer, OneHot
 from fastgru.over_time import Last, SequenceLayer
 from fastgru.packed import is_packed
+from fastgru.problems import Layout, Problem, layout_of, listed, problem_of, seen, shape_problems
 
 Layers = Sequence[Layer | GRU]
 # (which of the GRUs, the GRU itself, its input) -> its output
@@ -94,6 +95,8 @@ class Entry(NamedTuple):
     takes_indices: bool
     size: int | None
     """Of the last axis of features; None: any, or indices."""
+    classes: int | None
+    """Of indices: they are below it; None for features."""
     batch_first: bool
     convert: Callable[[str, Any], Float32Array | Int64Array]
 
@@ -131,6 +134,32 @@ class Entry(NamedTuple):
             row_text = f" or {self._text()}" if single else ""
             raise ShapeError(f"{name}: expected {self._text(rows)}{row_text}, got {shape}")
 
+    def check_indices(self, name: str, x: Float32Array | Int64Array) -> None:
+        """IndexError for indices out of range, which lists the first few of them."""
+        if self.classes is None:
+            return
+        outside = np.unique(x[(x < 0) | (x >= self.classes)]).tolist()
+        if outside:
+            raise IndexError(f"{name}: expected 0 <= index < {self.classes}, got {listed(outside)}")
+
+    def layout(self, x: Any) -> Layout:
+        """T and B as far as x tells them."""
+        _, shape, _ = seen("x", x, self.read)
+        return layout_of(shape, self.size, self.batch_first, row=0 if self.takes_indices else 1)
+
+    def problems(
+        self, name: str, x: Any, rows: tuple[int | str, ...] | None = None
+    ) -> Iterator[Problem]:
+        """All that is wrong with x: of sequences, or of a step where `rows` are its first axes."""
+        array, shape, problems = seen(name, x, self.read)
+        yield from problems
+        last: tuple[int | str, ...] = () if self.takes_indices else (self.size or "I",)
+        axes = ("B", "T") if self.batch_first else ("T", "B")
+        patterns = [(*axes, *last), ("T", *last)] if rows is None else [(*rows, *last)]
+        yield from shape_problems(name, shape, *patterns)
+        if array is not None:
+            yield from problem_of(lambda: self.check_indices(name, array))
+
     def _is_other(self, shape: tuple[int, ...]) -> bool:
         return self.size is not None and shape[-1] != self.size
 
@@ -147,10 +176,17 @@ def entry_of(layers: Layers) -> Entry:
     sizes = () if takes_indices else (layer.input_size for layer in layers)
     return Entry(
         takes_indices=takes_indices,
+        classes=_classes(first),
         size=next((size for size in sizes if size is not None), None),
         batch_first=any(isinstance(layer, GRU) and layer.batch_first for layer in layers),
         convert=as_int64 if takes_indices else others,
     )
+
+
+def _classes(layer: Layer | GRU) -> int | None:
+    if isinstance(layer, Embedding):
+        return layer.num_embeddings
+    return layer.num_classes if isinstance(layer, OneHot) else None
 
 
 def run_layers(

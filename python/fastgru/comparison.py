@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgru.arrays import Float32Array, byte_text
+from fastgru.problems import Problem, raise_any
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
@@ -81,9 +82,12 @@ def compare(a: GRU, b: GRU, x: ArrayLike, h_0: ArrayLike | None = None) -> Compa
     models: tuple[object, object] = (a, b)
     if not all(isinstance(model, GRU) for model in models):
         raise TypeError(f"expected two GRUs, got {type(a).__name__} and {type(b).__name__}")
-    for name in _SHAPE:
-        if getattr(a, name) != getattr(b, name):
-            raise ValueError(f"{name}: {getattr(a, name)!r} and {getattr(b, name)!r}")
+    problems = [
+        Problem(ValueError, f"{name}: {getattr(a, name)!r} and {getattr(b, name)!r}")
+        for name in _SHAPE
+        if getattr(a, name) != getattr(b, name)
+    ]
+    raise_any("compare", problems)
     outputs, states, hidden = [], [], []
     for gru in (a, b):
         output, h_n = gru(x, h_0)

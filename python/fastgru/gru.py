@@ -21,6 +21,7 @@ from fastgru.options import check_isa, check_options, positive
 from fastgru.packed import Packed, is_packed, run_packed
 from fastgru.pool import Pool
 from fastgru.precision import kept_layers, reduce_spec, weight_names
+from fastgru.problems import call_problems, raise_all
 from fastgru.spec import ModelSpec, spec_from_tensors
 from fastgru.stream import Stream
 from fastgru.trace import Trace, trace
@@ -224,7 +225,8 @@ class GRU:
         PackedSequence may be x instead, and comes back as one (h_n is NumPy).
 
         Raises ShapeError; TypeError for integer, bool, complex and object arrays; ValueError for
-        lengths out of range.
+        lengths out of range. Where several arguments are wrong, the message lists all of them, and
+        TypeError goes before ShapeError, ShapeError before ValueError.
         """
         if type(x) is not np.ndarray and is_packed(x):
             if lengths is not None:
@@ -233,15 +235,18 @@ class GRU:
                 lambda x, h_0, lengths: self._model.run(x, h_0, lengths, False, self._threads),
                 x,
                 None if h_0 is None else as_state("h_0", h_0),
-                self.num_layers * (2 if self.bidirectional else 1),
+                self,
             )
-        return self._model.run(
-            as_float32("x", x),
-            None if h_0 is None else as_state("h_0", h_0),
-            None if lengths is None else as_int64("lengths", lengths),
-            self._batch_first,
-            self._threads,
-        )
+        try:
+            return self._model.run(
+                as_float32("x", x),
+                None if h_0 is None else as_state("h_0", h_0),
+                None if lengths is None else as_int64("lengths", lengths),
+                self._batch_first,
+                self._threads,
+            )
+        except (TypeError, ValueError) as error:
+            raise_all("GRU", error, call_problems(self, x, h_0, lengths))
 
     def stream(self, batch_size: int = 1, h_0: ArrayLike | None = None) -> Stream:
         """A Stream: `batch_size` live sequences, state kept between calls, from h_0 (L, B, H).

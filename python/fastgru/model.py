@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
@@ -20,8 +20,8 @@ from fastgru.layers import Layer, Linear, OneHot
 from fastgru.model_pool import ModelPool
 from fastgru.model_stream import ModelStream
 from fastgru.over_time import check_lengths
-from fastgru.spec import spec_from_tensors
-from fastgru.text import report
+from fastgru.problems import Problem, length_problems, raise_all
+from fastgru.spec import report, spec_from_tensors
 
 
 class Model:
@@ -79,19 +79,28 @@ class Model:
         and a Linear behind a GRU gives its bias.
 
         Raises ShapeError; TypeError for dtypes; ValueError for lengths out of range; IndexError for
-        indices out of range.
+        indices out of range. Where x and lengths are both wrong the message lists all of it, and
+        TypeError goes before ShapeError, ShapeError before ValueError.
         """
-        array = self._entry.read("x", x)
-        steps, batch = self._entry.check_sequences("x", array.shape)
-        # a copy: its owner may write to it while layers look at it by turns
-        counts = None if lengths is None else as_int64("lengths", lengths).copy()
-        if counts is not None:
-            check_lengths(counts, steps, batch, self._at_least)
+        try:
+            array = self._entry.read("x", x)
+            steps, batch = self._entry.check_sequences("x", array.shape)
+            # a copy: its owner may write to it while layers look at it by turns
+            counts = None if lengths is None else as_int64("lengths", lengths).copy()
+            if counts is not None:
+                check_lengths(counts, steps, batch, self._at_least)
+        except (TypeError, ValueError) as error:
+            raise_all("Model", error, self._call_problems(x, lengths))
 
         def run_gru(_: int, gru: GRU, values: Float32Array) -> Float32Array:
             return gru(values, lengths=counts)[0]
 
         return run_layers(self._layers, array, counts, self.batch_first, run_gru)
+
+    def _call_problems(self, x: ArrayLike, lengths: ArrayLike | None) -> Iterator[Problem]:
+        yield from self._entry.problems("x", x)
+        if lengths is not None:
+            yield from length_problems(lengths, self._entry.layout(x), self._at_least)
 
     def stream(self, batch_size: int = 1) -> ModelStream:
         """A ModelStream: `batch_size` live sequences, states kept between calls, from zeros.

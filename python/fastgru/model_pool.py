@@ -5,18 +5,18 @@ Refuses models that need the end of a sequence before they can give anything, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastgru.arrays import Float32Array, Int64Array, as_int64, as_states
+from fastgru.arrays import Float32Array, Int64Array, as_int64, as_states, shape_text
 from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
 from fastgru.gru import GRU
-from fastgru.layers import Embedding, OneHot
 from fastgru.over_time import Last
+from fastgru.problems import Problem, raise_all
 from fastgru.sessions import Row, Sessions, as_id
 from fastgru.text import report
 
@@ -63,23 +63,31 @@ class ModelPool(Sessions):
         h_0: each GRU's (L, H), zeros if None. Raises PoolFullError where `capacity` sessions are
         open, and ShapeError.
         """
-        return self._core.open(None if h_0 is None else as_states("h_0", h_0))
+        if h_0 is None:
+            return self._core.open(None)
+        try:
+            return self._core.open(as_states("h_0", h_0))
+        except (TypeError, ValueError) as error:
+            raise_all("ModelPool.open", error, self._states_problems("h_0", h_0))
 
     def step(self, ids: ArrayLike, x: ArrayLike) -> Float32Array:
         """One step of n sessions: ids (n,), in any order, x (n, I) -> (n, O), float32.
 
         Row i is session ids[i]'s. Where the first layer takes indices x is integers (n,). Raises
-        KeyError for an id that is unknown or closed, ValueError for one that is there twice,
+        KeyError for ids that are unknown or closed, ValueError for those that are there twice,
         RuntimeError where another call has changed one of the sessions meanwhile, ShapeError,
-        TypeError, and IndexError for an index out of range.
+        TypeError, and IndexError for indices out of range; several problems as `Pool.step`.
         """
-        sessions = as_int64("ids", ids).copy()  # its owner may write to it meanwhile
         entry = self._model._entry
-        rows = entry.read("x", x)
-        if sessions.ndim != 1:
-            raise ShapeError(f"ids: expected (n,), got {sessions.shape}")
-        entry.check_rows("x", rows.shape, len(sessions), single=False)
-        states, versions = self._core.read(sessions)
+        try:
+            sessions = as_int64("ids", ids).copy()  # its owner may write to it meanwhile
+            rows = entry.read("x", x)
+            if sessions.ndim != 1:
+                raise ShapeError(f"ids: expected (n,), got {shape_text(sessions.shape)}")
+            entry.check_rows("x", rows.shape, len(sessions), single=False)
+            states, versions = self._core.read(sessions)
+        except (KeyError, TypeError, ValueError) as error:
+            raise_all("ModelPool.step", error, self._step_problems(ids, x))
         after = list(states)
 
         def run_gru(index: int, gru: GRU, values: Float32Array) -> Float32Array:
@@ -91,25 +99,32 @@ class ModelPool(Sessions):
         self._core.write(sessions, after, versions)  # of all GRUs at once, or nothing
         return y
 
+    def _step_problems(self, ids: ArrayLike, x: ArrayLike) -> Iterator[Problem]:
+        rows, problems = self._id_problems(ids)
+        yield from problems
+        yield from self._model._entry.problems("x", x, (rows,))
+
     def get_state(self, session: int) -> list[Float32Array]:
         """Each GRU's state (L, H) of a session, copies. Raises KeyError for an unknown one."""
         return self._core.get_state(as_id(session))
 
     def set_state(self, session: int, state: Sequence[ArrayLike]) -> None:
         """Replaces a session's states by each GRU's (L, H). Raises KeyError and ShapeError."""
-        self._core.set_state(as_id(session), as_states("state", state))
+        try:
+            self._core.set_state(as_id(session), as_states("state", state))
+        except (KeyError, TypeError, ValueError) as error:
+            problems = [*self._session_problems(session), *self._states_problems("state", state)]
+            raise_all("ModelPool.set_state", error, problems)
 
     def _row(self) -> Row:
-        entry, first = self._model._entry, self._model.layers[0]
+        entry = self._model._entry
         if not entry.takes_indices:
             return Row((entry.size or 0,), np.float32, entry.read)
-        assert isinstance(first, (Embedding, OneHot))  # what takes indices
-        classes = first.num_embeddings if isinstance(first, Embedding) else first.num_classes
 
         def read(name: str, value: ArrayLike) -> Float32Array | Int64Array:
             index = entry.read(name, value)
-            if index.ndim == 0 and not 0 <= int(index) < classes:
-                raise IndexError(f"{name}: expected 0 <= index < {classes}, got {index}")
+            if index.ndim == 0:
+                entry.check_indices(name, index)
             return index
 
         return Row((), np.int64, read)

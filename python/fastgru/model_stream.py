@@ -17,6 +17,8 @@ from fastgru.chain import never_by_steps, run_layers
 from fastgru.errors import ShapeError
 from fastgru.options import positive
 from fastgru.over_time import Last
+from fastgru.problems import raise_any, states_problems
+from fastgru.spec import report
 from fastgru.stream import Rows, Stream
 from fastgru.text import report
 
@@ -126,16 +128,11 @@ class ModelStream:
 
     @state.setter
     def state(self, states: Sequence[ArrayLike]) -> None:
+        expected = [
+            (gru.num_layers, self._batch_size, gru.hidden_size) for gru in self._model._grus()
+        ]
+        raise_any("ModelStream.state", states_problems("state", states, expected))
         given = as_states("state", states)
-        if len(given) != len(self._streams):
-            raise ShapeError(f"state: expected {len(self._streams)} arrays, got {len(given)}")
-        problems = []
-        for index, (gru, state) in enumerate(zip(self._model._grus(), given, strict=True)):
-            expected = gru.num_layers, self._batch_size, gru.hidden_size
-            if state.shape != expected:
-                problems.append(f"state[{index}]: expected {expected}, got {state.shape}")
-        if problems:
-            raise ShapeError("; ".join(problems))
         with self._held():
             self._restore(given)
 

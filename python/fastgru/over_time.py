@@ -7,6 +7,7 @@ that holds them can run step by step: that is chain.py's.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,15 @@ from fastgru import _core
 from fastgru.arrays import Float32Array, Int64Array, as_int64, as_state
 from fastgru.errors import ShapeError
 from fastgru.layers import Layer
+from fastgru.problems import (
+    Layout,
+    Problem,
+    layout_of,
+    length_problems,
+    problem_of,
+    raise_all,
+    seen,
+)
 
 
 class SequenceLayer(Layer):
@@ -34,15 +44,33 @@ class SequenceLayer(Layer):
         `lengths`: integers (B,); steps past a row's length do not count. 1 <= length <= T, from 0
         on for Reverse. Raises ShapeError, ValueError for lengths out of range, TypeError.
         """
-        return self._run(
-            as_state("x", x),
-            None if lengths is None else as_int64("lengths", lengths),
-            batch_first,
-        )
+        try:
+            return self._run(
+                as_state("x", x),
+                None if lengths is None else as_int64("lengths", lengths),
+                batch_first,
+            )
+        except (TypeError, ValueError) as error:
+            raise_all(type(self).__name__, error, self._problems(x, lengths, batch_first))
 
     @abstractmethod
     def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
         """The call, of arrays that are converted."""
+
+    def _problems(
+        self, x: ArrayLike, lengths: ArrayLike | None, batch_first: bool
+    ) -> Iterator[Problem]:
+        array, shape, problems = seen("x", x, as_state)
+        yield from problems
+        if array is not None:
+            yield from problem_of(lambda: self._check(array, batch_first))
+        if lengths is not None:
+            layout = layout_of(shape, None, batch_first)
+            yield from length_problems(lengths, layout, int(self.over_time))
+
+    @abstractmethod
+    def _check(self, x: Float32Array, batch_first: bool) -> None:
+        """ShapeError where a call without lengths would raise it."""
 
 
 class _OverTime(SequenceLayer):
@@ -55,6 +83,9 @@ class _OverTime(SequenceLayer):
 
     def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
         return _core.over_time(self._function, x, lengths, batch_first)
+
+    def _check(self, x: Float32Array, batch_first: bool) -> None:
+        _core.over_time(self._function, x, None, batch_first)  # as long as the call itself
 
 
 class Last(_OverTime):
@@ -97,6 +128,9 @@ class Last(_OverTime):
             first = x[:, 0] if batch_first and x.ndim == 3 else x[0]
             last[..., half:] = first[..., half:]
         return last
+
+    def _check(self, x: Float32Array, batch_first: bool) -> None:
+        self._run(x, None, batch_first)
 
     def _options(self) -> dict[str, Any]:
         return {"bidirectional": True} if self._bidirectional else {}
@@ -142,8 +176,7 @@ class Reverse(SequenceLayer):
     __slots__ = ()
 
     def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
-        if x.ndim not in (2, 3):
-            raise ShapeError(f"x: expected (T, B, I), (B, T, I) or (T, I), got {x.shape}")
+        self._check(x, batch_first)
         axis = int(batch_first and x.ndim == 3)
         if lengths is None:
             return np.ascontiguousarray(np.flip(x, axis))
@@ -153,14 +186,18 @@ class Reverse(SequenceLayer):
         index = (source.T if axis else source)[..., None]
         return np.ascontiguousarray(np.take_along_axis(x, index, axis))
 
+    def _check(self, x: Float32Array, batch_first: bool) -> None:
+        if x.ndim not in (2, 3):
+            raise ShapeError(f"x: expected (T, B, I), (B, T, I) or (T, I), got {x.shape}")
+
 
 def check_lengths(lengths: Int64Array, steps: int, batch: int | None, at_least: int) -> None:
-    """ShapeError or ValueError."""
+    """ShapeError or ValueError, of the first that is wrong."""
     if batch is None:
-        raise ShapeError("lengths: expected a batch of sequences, got unbatched x")
-    if lengths.shape != (batch,):
-        raise ShapeError(f"lengths: expected ({batch},), got {lengths.shape}")
-    for row in np.flatnonzero((lengths < at_least) | (lengths > steps))[:1]:
-        raise ValueError(
-            f"lengths[{row}]: expected {at_least} <= length <= {steps}, got {lengths[row]}"
-        )
+        layout = Layout(steps, batched=False)
+    elif lengths.shape == (batch,) and not np.any((lengths < at_least) | (lengths > steps)):
+        return
+    else:
+        layout = Layout(steps, batch, True)
+    for problem in length_problems(lengths, layout, at_least):
+        raise problem.kind(problem.text)

@@ -8,13 +8,13 @@ type can only come from a process that has.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from fastgru.arrays import Float32Array, Int64Array, as_float32, as_int64, is_torch_tensor
-from fastgru.errors import ShapeError
+from fastgru.problems import Network, Problem, listed, raise_any, seen, shape_problems
 
 
 class PackedSequenceLike(Protocol):
@@ -40,26 +40,19 @@ def is_packed(x: object) -> bool:
 
 
 def run_packed(
-    run: Run, x: Packed, h_0: Float32Array | None, num_states: int
+    run: Run, x: Packed, h_0: Float32Array | None, network: Network
 ) -> tuple[Packed, Float32Array]:
     """Runs a packed `x`; h_0 and h_n are in the user's order, as in torch.
 
-    `num_states` is L*D. Raises ShapeError for an h_0 that is not (L*D, B, H), ValueError for a
-    PackedSequence that contradicts itself.
+    Raises ShapeError for data that is not (total, I) and an h_0 that is not (L*D, B, H), ValueError
+    for a PackedSequence that contradicts itself; the message lists all that is wrong.
     """
+    raise_any("the packed call", _problems(x, h_0, network))
     data = as_float32("x.data", x.data)
     sizes = as_int64("x.batch_sizes", x.batch_sizes)
-    if data.ndim != 2:
-        raise ShapeError(f"x.data: expected (total, I), got {data.shape}")
-    if sizes.ndim != 1 or not sizes.size or sizes[-1] < 1 or np.any(sizes[1:] > sizes[:-1]):
-        raise ValueError("x.batch_sizes: expected positive integers that never grow")
-    if sizes.sum() != len(data):
-        raise ValueError(f"x.batch_sizes: expected a sum of {len(data)}, got {sizes.sum()}")
     batch = int(sizes[0])
     if h_0 is not None:
-        if h_0.ndim != 3 or h_0.shape[:2] != (num_states, batch):
-            raise ShapeError(f"h_0: expected ({num_states}, {batch}, H), got {h_0.shape}")
-        h_0 = _permuted(h_0, "x.sorted_indices", x.sorted_indices)
+        h_0 = _permuted(h_0, x.sorted_indices)
 
     valid = np.arange(batch) < sizes[:, None]  # (T, B); in row-major order this is data's order
     padded = np.zeros((*valid.shape, data.shape[1]), np.float32)
@@ -69,14 +62,45 @@ def run_packed(
     if is_torch_tensor(x.data):
         result = sys.modules["torch"].from_numpy(result)
     packed = type(x)(result, x.batch_sizes, x.sorted_indices, x.unsorted_indices)  # type: ignore[call-arg]
-    return packed, _permuted(h_n, "x.unsorted_indices", x.unsorted_indices)
+    return packed, _permuted(h_n, x.unsorted_indices)
 
 
-def _permuted(states: Float32Array, name: str, indices: Any) -> Float32Array:
+def _problems(
+    x: PackedSequenceLike, h_0: Float32Array | None, network: Network
+) -> Iterator[Problem]:
+    """All that is wrong with a PackedSequence and its h_0."""
+    _, shape, problems = seen("x.data", x.data, as_float32)
+    yield from problems
+    yield from shape_problems("x.data", shape, ("total", network.input_size))
+    sizes, _, problems = seen("x.batch_sizes", x.batch_sizes, as_int64)
+    yield from problems
+    batch: int | str = "B"
+    if sizes is not None:
+        if sizes.ndim != 1 or not sizes.size or sizes[-1] < 1 or np.any(sizes[1:] > sizes[:-1]):
+            text = "expected positive integers that never grow"
+            yield Problem(ValueError, f"x.batch_sizes: {text}")
+        else:
+            batch = int(sizes[0])
+            if shape and sizes.sum() != shape[0]:
+                text = f"expected a sum of {shape[0]}, got {sizes.sum()}"
+                yield Problem(ValueError, f"x.batch_sizes: {text}")
+    if h_0 is not None:
+        states = network.num_layers * (2 if network.bidirectional else 1)
+        yield from shape_problems("h_0", h_0.shape, (states, batch, network.hidden_size))
+    for name in ("sorted_indices", "unsorted_indices"):
+        indices = getattr(x, name)
+        if indices is None:  # packed with enforce_sorted=True
+            continue
+        order, _, problems = seen(f"x.{name}", indices, as_int64)
+        yield from problems
+        if order is None or isinstance(batch, str):
+            continue
+        if not np.array_equal(np.sort(order, axis=None), np.arange(batch)):
+            text = f"expected a permutation of 0..{batch - 1}, got [{listed(order.ravel())}]"
+            yield Problem(ValueError, f"x.{name}: {text}")
+
+
+def _permuted(states: Float32Array, indices: Any) -> Float32Array:
     if indices is None:  # packed with enforce_sorted=True
         return states
-    order = as_int64(name, indices)
-    batch = states.shape[1]
-    if not np.array_equal(np.sort(order), np.arange(batch)):
-        raise ValueError(f"{name}: expected a permutation of 0..{batch - 1}, got {order.tolist()}")
-    return np.take(states, order, axis=1)  # of which even axes of size 1 have a C array's strides
+    return np.ascontiguousarray(states[:, as_int64("indices", indices)])

@@ -6,6 +6,7 @@ to grow.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,14 @@ from numpy.typing import ArrayLike
 
 from fastgru import _core
 from fastgru.arrays import Float32Array, as_float32, as_int64, as_state
+from fastgru.problems import (
+    Problem,
+    checked_out,
+    out_problems,
+    raise_all,
+    seen,
+    shape_problems,
+)
 from fastgru.sessions import Row, Sessions, as_id
 
 if TYPE_CHECKING:
@@ -73,14 +82,25 @@ class Pool(Sessions):
 
         Row i is session ids[i]'s. `out`: a writable C-contiguous float32 array of the result's
         shape that does not overlap x, else ValueError; it is filled and returned. Raises KeyError
-        for an id that is unknown or closed, ValueError for one that is there twice, ShapeError, and
-        TypeError for ids that are no integers and x that is not floating.
+        for ids that are unknown or closed, ValueError for those that are there twice, ShapeError,
+        and TypeError for ids that are no integers and x that is not floating. The message lists all
+        that is wrong; where that is of several kinds, TypeError goes before ShapeError, and
+        ShapeError before ValueError.
         """
-        sessions = as_int64("ids", ids)
-        rows = as_float32("x", x)
-        if out is not None and not isinstance(out, np.ndarray):
-            raise ValueError(f"out: expected a NumPy array, got {type(out).__name__}")
-        return self._core.step(sessions, rows, out, self._gru._threads)
+        try:
+            return self._core.step(
+                as_int64("ids", ids), as_float32("x", x), checked_out(out), self._gru._threads
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise_all("Pool.step", error, self._step_problems(ids, x, out))
+
+    def _step_problems(self, ids: ArrayLike, x: ArrayLike, out: object) -> Iterator[Problem]:
+        rows, problems = self._id_problems(ids)
+        yield from problems
+        array, shape, problems = seen("x", x, as_float32)
+        yield from problems
+        yield from shape_problems("x", shape, (rows, self._gru.input_size))
+        yield from out_problems(out, array, (rows, self._gru.hidden_size))
 
     def get_state(self, session: int) -> Float32Array:
         """A session's state (L, H), float32, a copy. Raises KeyError for an unknown one."""
@@ -88,7 +108,16 @@ class Pool(Sessions):
 
     def set_state(self, session: int, state: ArrayLike) -> None:
         """Replaces a session's state by `state` (L, H). Raises KeyError and ShapeError."""
-        self._core.set_state(as_id(session), [as_state("state", state)])
+        try:
+            self._core.set_state(as_id(session), [as_state("state", state)])
+        except (KeyError, TypeError, ValueError) as error:
+            raise_all("Pool.set_state", error, self._state_problems(session, state))
+
+    def _state_problems(self, session: int, state: ArrayLike) -> Iterator[Problem]:
+        yield from self._session_problems(session)
+        _, shape, problems = seen("state", state, as_state)
+        yield from problems
+        yield from shape_problems("state", shape, (self._gru.num_layers, self._gru.hidden_size))
 
     def _row(self) -> Row:
         return Row((self._gru.input_size,), np.float32, as_float32)

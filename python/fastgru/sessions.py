@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgru import _core
-from fastgru.arrays import Float32Array, Int64Array
+from fastgru.arrays import Float32Array, Int64Array, as_int64
 from fastgru.options import integer, positive
+from fastgru.problems import Problem, problem_of, seen, shape_problems, states_problems
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
@@ -109,6 +110,23 @@ class Sessions:
 
     def __exit__(self, *exception: object) -> None:
         self.shutdown()
+
+    def _id_problems(self, ids: ArrayLike) -> tuple[int | str, list[Problem]]:
+        """How many sessions a step is for, as far as `ids` tells, and what is wrong with them."""
+        array, shape, problems = seen("ids", ids, as_int64)
+        problems += shape_problems("ids", shape, ("n",))
+        if array is not None and array.ndim == 1:
+            problems += problem_of(lambda: self._core.check(array))
+        return (shape[0] if shape is not None and len(shape) == 1 else "n"), problems
+
+    def _session_problems(self, session: int) -> Iterator[Problem]:
+        """What is wrong with an id."""
+        yield from problem_of(lambda: self._core.check(np.array([as_id(session)])))
+
+    def _states_problems(self, name: str, states: Sequence[ArrayLike]) -> Iterator[Problem]:
+        """Of one session's states, (L, H) of each GRU."""
+        shapes = [(gru.num_layers, gru.hidden_size) for gru in self._grus]
+        yield from states_problems(name, states, shapes)
 
     def _repr(self, what: object) -> str:
         try:

@@ -7,7 +7,7 @@ bidirectional models, which need the end of a sequence before its beginning can 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,15 @@ from fastgru import _core
 from fastgru.arrays import Float32Array, Int64Array, as_float32, as_int64, as_state
 from fastgru.errors import ShapeError
 from fastgru.options import positive
+from fastgru.problems import (
+    Problem,
+    checked_out,
+    layout_of,
+    out_problems,
+    raise_all,
+    seen,
+    shape_problems,
+)
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
@@ -64,7 +73,8 @@ class Stream:
 
         `out`: a writable C-contiguous float32 array of the result's shape that overlaps neither
         x_t nor the state, else ValueError; it is filled and returned. Raises ShapeError, and
-        TypeError for integers, bools, complex numbers and objects.
+        TypeError for integers, bools, complex numbers and objects. Where both are wrong, the
+        message lists both.
 
         >>> import numpy as np, fastgru
         >>> stream = fastgru.GRU.from_state_dict({
@@ -74,10 +84,10 @@ class Stream:
         >>> stream.step(np.ones(3, np.float32), out=y) is y
         True
         """
-        x = as_float32("x_t", x_t)
-        if out is not None and not isinstance(out, np.ndarray):
-            raise ValueError(f"out: expected a NumPy array, got {type(out).__name__}")
-        return self._core.step(x, out, self._gru._threads)
+        try:
+            return self._core.step(as_float32("x_t", x_t), checked_out(out), self._gru._threads)
+        except (TypeError, ValueError) as error:
+            raise_all("Stream.step", error, self._step_problems(x_t, out))
 
     def run(self, chunk: ArrayLike, *, out: Float32Array | None = None) -> Float32Array:
         """T steps in one call: chunk (T, B, I) -> (T, B, H), float32.
@@ -93,10 +103,12 @@ class Stream:
         (10, 2)
         """
         gru = self._gru
-        x = as_float32("chunk", chunk)
-        if out is not None and not isinstance(out, np.ndarray):
-            raise ValueError(f"out: expected a NumPy array, got {type(out).__name__}")
-        return self._core.run(x, out, gru.batch_first, gru._threads)
+        try:
+            return self._core.run(
+                as_float32("chunk", chunk), checked_out(out), gru.batch_first, gru._threads
+            )
+        except (TypeError, ValueError) as error:
+            raise_all("Stream.run", error, self._run_problems(chunk, out))
 
     @property
     def state(self) -> Float32Array:
@@ -136,6 +148,38 @@ class Stream:
                 raise ShapeError(f"rows: expected ({self.batch_size},) bools, got {mask.shape}")
             return np.flatnonzero(mask).astype(np.int64)
         return as_int64("rows", rows).reshape(-1)
+
+    def _step_problems(self, x_t: ArrayLike, out: object) -> Iterator[Problem]:
+        rows, size, hidden = self.batch_size, self._gru.input_size, self._gru.hidden_size
+        x, shape, problems = seen("x_t", x_t, as_float32)
+        yield from problems
+        single = [(size,)] if rows == 1 else []
+        yield from shape_problems("x_t", shape, (rows, size), *single)
+        outs = [(rows, hidden), (hidden,)] if rows == 1 else [(rows, hidden)]
+        if rows == 1 and shape and len(shape) <= 2:  # its number of axes is the result's
+            outs = [out for out in outs if len(out) == len(shape)]
+        yield from out_problems(out, x, *outs)
+
+    def _run_problems(self, chunk: ArrayLike, out: object) -> Iterator[Problem]:
+        gru, rows = self._gru, self.batch_size
+        size, hidden = gru.input_size, gru.hidden_size
+        x, shape, problems = seen("chunk", chunk, as_float32)
+        yield from problems
+        layout = layout_of(shape, size, gru.batch_first)
+
+        def batched(steps: int | str, *last: int) -> tuple[int | str, ...]:
+            return (rows, steps, *last) if gru.batch_first else (steps, rows, *last)
+
+        axes = ("B", "T") if gru.batch_first else ("T", "B")
+        fits = not [*shape_problems("chunk", shape, (*axes, size), ("T", size))]
+        if not fits:
+            yield from shape_problems("chunk", shape, (*axes, size), ("T", size))
+        elif layout.batched or rows > 1:
+            yield from shape_problems("chunk", shape, batched("T", size))
+        outs = [] if layout.batched is False and rows == 1 else [batched(layout.steps, hidden)]
+        if rows == 1 and layout.batched is not True:
+            outs.append((layout.steps, hidden))
+        yield from out_problems(out, x, *outs)
 
     def copy(self) -> Stream:
         """A second stream with the same state and h_0, which goes its own way from here."""

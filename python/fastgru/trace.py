@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgru.arrays import Float32Array, as_float32, as_state
-from fastgru.errors import ShapeError
+from fastgru.problems import call_problems, raise_any
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
@@ -33,27 +33,15 @@ class Trace(NamedTuple):
 
 def trace(gru: GRU, x: ArrayLike, h_0: ArrayLike | None) -> Trace:
     """See `GRU.trace`."""
+    raise_any("trace", call_problems(gru, x, h_0))  # takes no time beside the rest
     directions = 2 if gru.bidirectional else 1
-    num_states = gru.num_layers * directions
     layer_input = as_float32("x", x)
-    if layer_input.ndim not in (2, 3) or layer_input.shape[-1] != gru.input_size:
-        batched = "B, T" if gru.batch_first else "T, B"
-        size = gru.input_size
-        raise ShapeError(f"x: expected ({batched}, {size}) or (T, {size}), got {layer_input.shape}")
-    unbatched = layer_input.ndim == 2
-    if unbatched:
+    state = None if h_0 is None else as_state("h_0", h_0)
+    if layer_input.ndim == 2:
         layer_input = layer_input[:, None]
+        state = None if state is None else state[:, None]
     elif gru.batch_first:
         layer_input = layer_input.swapaxes(0, 1)
-    state = None
-    if h_0 is not None:
-        state = as_state("h_0", h_0)
-        batch = () if unbatched else (layer_input.shape[1],)
-        expected = (num_states, *batch, gru.hidden_size)
-        if state.shape != expected:
-            raise ShapeError(f"h_0: expected {expected}, got {state.shape}")
-        if unbatched:
-            state = state[:, None]
 
     layers = []
     for layer in range(gru.num_layers):
