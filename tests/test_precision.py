@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 import fastgru
 import reference
 from conftest import (
+    SUPPORTED_ISAS,
     Array,
     Weights,
     make_gru,
@@ -344,6 +346,86 @@ def test_compare_tells_of_nan() -> None:
     assert np.isnan(report.output.max)
     assert report.output.worst_step == 0  # the reverse direction carries it to the first step
     assert fastgru.compare(gru, gru, x[:0]).output.max == 0
+
+
+def badly_scaled(column: int, inputs: int = 6, hidden: int = 32) -> tuple[fastgru.GRU, Array]:
+    """A network of a series that nobody normalised: an input near 10,000, its weights near 1e-4."""
+    rng = np.random.default_rng(column)
+    weights = random_weights(rng, inputs, hidden)
+    weights["weight_ih_l0"][:, column] *= np.float32(1e-4 * np.sqrt(hidden))
+    x = random_input(rng, 30, 4, inputs)
+    x[..., column] *= 1e4
+    return make_gru(weights), x
+
+
+@pytest.mark.parametrize("column", range(6))
+def test_compare_says_where_inputs_are_badly_scaled(column: int) -> None:
+    """The note names the input, and what it advises makes the error small and the note go."""
+    gru, x = badly_scaled(column)
+    report = fastgru.compare(gru, gru.to("int8"), x)
+    assert report.output.max > 0.3
+    (note,) = report.notes
+    assert f"for j = {column}: x[..., {column}] reaches {np.abs(x[..., column]).max():.3g} " in note
+    assert str(report).endswith(f"\nnote: {note}")
+    (told,) = re.findall(rf", (\d+) for j = {column};", note)
+    tensors, scale = gru.tensors(), np.float32(told)
+    tensors["weight_ih_l0"][:, column] *= scale
+    x[..., column] /= scale
+    better, same = make_gru(tensors), make_gru(gru.tensors())
+    assert (
+        np.abs(better(x)[0] - same(x * np.where(np.arange(6) == column, scale, 1))[0]).max() < 1e-5
+    )
+    advised = fastgru.compare(better, better.to("int8"), x)
+    assert advised.notes == ()
+    assert advised.output.max < 0.03
+    x[..., column] *= scale
+    assert fastgru.compare(gru, gru.to("int8", keep=[0]), x).notes == ()
+    assert fastgru.compare(gru.to("int8"), gru, x).notes == report.notes
+
+
+@pytest.mark.parametrize("precision", ["float32", *REDUCED])
+def test_compare_has_no_note_where_inputs_are_well_scaled(precision: str) -> None:
+    """Nor where x has a NaN or no step, nor for two reduced models: that is no rounding alone."""
+    gru = small()
+    x = random_input(np.random.default_rng(2), 40, 4, 10)
+    assert fastgru.compare(gru, gru.to(precision), x).notes == ()
+    assert fastgru.compare(gru, gru.to(precision), x[:0]).notes == ()
+    x[3, 1, 2] = np.nan
+    assert fastgru.compare(gru, gru.to(precision), x).notes == ()
+    bad, x = badly_scaled(2)
+    assert fastgru.compare(bad.to("bfloat16"), bad.to("int8"), x).notes == ()
+
+
+@given(
+    st.sampled_from([1, 3, 13, 40]),
+    st.sampled_from([2, 16, 33]),
+    st.integers(1, 9),
+    st.booleans(),
+    st.sampled_from(["tanh", "relu", "identity"]),
+    st.sampled_from([np.nan, np.inf, -np.inf]),
+    st.sampled_from(["x", "h_0"]),
+)
+def test_int8_gives_one_nan_on_every_isa(  # noqa: PLR0917
+    inputs: int,
+    hidden: int,
+    rows: int,
+    reset_after: bool,
+    activation: str,
+    value: float,
+    where: str,
+) -> None:
+    """The positive one, so that a row's bits are the same, NaN or not."""
+    rng = np.random.default_rng(inputs + rows)
+    weights = random_weights(rng, inputs, hidden)
+    x, h_0 = random_input(rng, 4, rows, inputs), random_state(rng, weights, rows)
+    (x[1] if where == "x" else h_0[0])[rows // 2, 0] = value
+    for isa in SUPPORTED_ISAS:
+        gru = make_gru(weights, isa=isa, reset_after=reset_after, activation=activation)
+        output, h_n = gru.to("int8")(x, h_0)
+        for array in (output, h_n):
+            bits = array[np.isnan(array)].view(np.uint32)
+            assert bits.size
+            assert set(bits.tolist()) == {0x7FC00000}
 
 
 # ---- files ----

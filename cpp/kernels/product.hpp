@@ -10,7 +10,11 @@
 // in chains of `chain` fused multiply-adds; the first chain starts from the bias, the others from
 // zero; the chains' sums are added in order. `chain` depends on the model alone (chain_terms() in
 // spec.hpp says how it was chosen). FMAs are written (the compiler may not contract), and no
-// operation is used whose result differs between ISAs.
+// operation is used whose result differs between ISAs. One thing is left open: which NaN a NaN is.
+// Where two NaNs of different sign meet (the user's, and the negative one that x86 makes of
+// inf - inf), an instruction keeps one of them by the order of its operands, which is the
+// compiler's choice. To settle it would cost two instructions for every vector that is stored. So a
+// NaN is a NaN everywhere, and its sign and payload are nobody's promise.
 #pragma once
 
 #include <cstddef>

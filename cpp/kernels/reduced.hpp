@@ -122,8 +122,10 @@ FASTGRU_INLINE float largest(const float* row, size_t n) {
   }
   return float_of(most);
 }
-// NaN for an infinity, else x.
-FASTGRU_INLINE float finite(float x) { return x + (x - x); }
+// NaN for an infinity, else x, which is not negative. The NaN is positive, as largest() makes one:
+// x86 makes a negative NaN of inf - inf, and of two NaNs an instruction keeps either, as compilers
+// order its operands.
+FASTGRU_INLINE float finite(float x) { return float_of(bits_of(x + (x - x)) & 0x7fffffffu); }
 
 // Four terms of a unit at once, for add_term(). D: how an ISA multiplies them, see vec_*.hpp; its
 // pin() is for sums and weights, which have one type.

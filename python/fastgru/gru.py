@@ -297,7 +297,9 @@ class GRU:
 
         Products are computed in it; biases, gates and states stay in float32. `keep`: layers that
         stay in float32 altogether. To the precision that a model has, without `keep`: a copy. In
-        int8 an infinite input or state makes its row NaN, as NaN does.
+        int8 an infinite input or state makes its row NaN, as NaN does. int8 is for inputs of about
+        one magnitude: `fastgru.compare` says where one is too large beside the others, and what to
+        do about it.
 
         `calibration`, for int8: typical input, an array as `x` of a call, or a list of such
         batches, each `x` or `(x, h_0)`, without padding. Weights are then rounded so that their
