@@ -416,10 +416,10 @@ FORMAT: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a cycle": (
         lambda: chain(node("Relu", "b", out="a"), node("Relu", "a", out="b"), output="b"),
-        "made after it (a cycle?)",
+        "is part of a cycle",
     ),
     "a node that feeds itself": (
-        lambda: chain(node("Relu", "out")), "made after it (a cycle?)",
+        lambda: chain(node("Relu", "out")), "is part of a cycle",
     ),
     "a name twice": (
         lambda: chain(node("Relu", "y"), node("Tanh", "y")), "'out': stands for two values",

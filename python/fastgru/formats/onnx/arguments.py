@@ -1,8 +1,8 @@
 """What ONNX nodes are told beside their data: axes, sizes, where to cut; and types by number.
 
 An argument was an attribute in old opsets and is an input in newer ones; both are read here.
-Integers may be Atoms, sizes that a call decides. Refuses what makes no sense for the value that it
-is about: FormatError.
+Integers may be Sizes, which a call decides. Refuses what makes no sense for the value that it is
+about: FormatError.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fastgru.errors import FormatError
+from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.onnx.graph import Node
+from fastgru.formats.onnx.sizes import Size
 from fastgru.formats.onnx.tensors import Array
-from fastgru.formats.onnx.values import Atom
 
 OBJECT = np.dtype(object)
 SMALL = 64  # axes of a shape, and elements of a shape of one number that is made at once
@@ -43,21 +43,22 @@ def is_wide_integer_type(elem_type: int) -> bool:
 
 
 def symbolic(values: Sequence[Any]) -> Array:
-    """A vector of sizes: int64, or of dtype object where there are Atoms."""
+    """A vector of sizes: int64, or of dtype object where there are Sizes."""
     array = np.empty(len(values), OBJECT)
     array[:] = values
     return tidy(array)
 
 
 def tidy(array: Array) -> Array:
-    """Without Atoms an array is one of int64."""
-    if array.dtype != OBJECT or any(isinstance(item, Atom) for item in array.flat):
+    """Without Sizes an array is one of int64, or of booleans."""
+    if array.dtype != OBJECT or any(isinstance(item, Size) for item in array.flat):
         return array
-    return array.astype(np.int64)
+    is_bool = array.size > 0 and all(isinstance(item, bool) for item in array.flat)
+    return array.astype(np.bool_ if is_bool else np.int64)
 
 
 def entries(array: Array) -> list[Any]:
-    """A shape's sizes, each an int or an Atom."""
+    """A shape's sizes, each an int or a Size."""
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.dtype != OBJECT):
         raise FormatError(f"expected a list of sizes, got {array.dtype} of shape {array.shape}")
     if len(array) > SMALL:
@@ -75,7 +76,12 @@ def axes_of(node: Node, inputs: Inputs, position: int) -> list[int] | None:
 
 
 def integers(array: Array) -> list[int]:
-    """A vector, or one number, of known integers."""
+    """A vector, or one number, of known integers; UnsupportedLayerError where a call decides."""
+    if array.dtype == OBJECT:
+        raise UnsupportedLayerError(
+            f"{', '.join(map(str, array.flat))[:100]} depends on the input's sizes; fastgru needs "
+            "a number there"
+        )
     if array.ndim > 1 or array.dtype.kind not in "iu" or array.size > SMALL:
         raise FormatError(f"expected integers, got {array.dtype} of shape {array.shape}")
     values: list[int] = array.reshape(-1).tolist()
@@ -90,7 +96,7 @@ def axis_in(axis: int, rank: int) -> int:
 
 
 def slices_of(node: Node, inputs: Inputs, rank: int) -> list[tuple[int, Any, Any, int]]:
-    """(axis, start, stop, step) for each axis that a Slice cuts; starts and stops may be Atoms."""
+    """(axis, start, stop, step) for each axis that a Slice cuts; starts and stops may be Sizes."""
     starts: Sequence[Any] | None = node.many("starts", int)
     stops: Sequence[Any] | None = node.many("ends", int)
     axes = node.many("axes", int)

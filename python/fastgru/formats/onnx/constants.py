@@ -1,14 +1,14 @@
 """Constant parts of an ONNX graph, calculated: reordered weights, and shapes put together.
 
-Only what exporters write around a GRU, by NumPy. Integers may be Atoms, sizes that a call decides;
-arithmetic keeps them where it can and gives UNKNOWN where it cannot. Every result is paid for
-before it is allocated. Refuses operations on anything that the input decides, shapes apart.
+Only what exporters write around a GRU, by NumPy. Integers may be Sizes, which a call decides;
+arithmetic on them is elementwise.py's. Every result is paid for before it is allocated. Refuses
+operations on anything that the input decides, shapes apart.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,12 @@ from fastgru.formats.onnx.arguments import (
     slices_of,
     tidy,
 )
+from fastgru.formats.onnx.elementwise import OPERATIONS, calculate
 from fastgru.formats.onnx.graph import LazyTensor, Node
+from fastgru.formats.onnx.regroup import broadcast
+from fastgru.formats.onnx.sizes import UNKNOWN, Size, as_bool
 from fastgru.formats.onnx.tensors import Array
-from fastgru.formats.onnx.values import Atom, Const, Fill
+from fastgru.formats.onnx.values import Const, Fill, Repeated
 from fastgru.formats.window import Allowance
 
 # TensorProto.DataType -> what a constant becomes; bfloat16 is held as float32
@@ -47,7 +50,7 @@ _CASTS = {
 
 def evaluate(
     node: Node, inputs: Inputs, opset: int, allowance: Allowance
-) -> list[Const | Fill] | None:
+) -> Sequence[Const | Fill | Repeated] | None:
     """What a node makes of constants; None for an operation that is not known here.
 
     FormatError for arguments that make no sense.
@@ -63,6 +66,11 @@ def evaluate(
         return [_expand(array, entries(need(inputs, 1)), allowance)]
     if node.op == "Split":
         return [Const(part) for part in _split(node, inputs, opset)]
+    if node.op == "Tile":
+        return [_tile(need(inputs, 0), entries(need(inputs, 1)), allowance)]
+    if node.op in OPERATIONS:
+        with np.errstate(all="ignore"):
+            return [Const(calculate(node, inputs, allowance))]
     function = _FUNCTIONS.get(node.op)
     if function is None:
         return None
@@ -72,12 +80,14 @@ def evaluate(
 
 def spread(number: Array, shape: list[Any]) -> Const | Fill:
     """One number in a shape: an array if it is small and known."""
-    known = [size for size in shape if not isinstance(size, Atom)]
+    known = [size for size in shape if not isinstance(size, Size)]
     if any(size < 0 for size in known) or len(number) != 1:
         raise FormatError(f"expected one number and a shape, got {len(number)} and {shape}")
     if len(known) == len(shape) and math.prod(known) <= SMALL:
-        return Const(np.full(shape, number[0]))
-    return Fill(number[0])
+        array = np.empty(shape, number.dtype)  # which np.full would not keep
+        array[...] = number[0]
+        return Const(array)
+    return Fill(number[0], tuple(shape))
 
 
 def _constant(node: Node) -> Array:
@@ -95,16 +105,31 @@ def _constant(node: Node) -> Array:
     raise UnsupportedLayerError("a constant that is no tensor of numbers")
 
 
-def _expand(array: Array, shape: list[Any], allowance: Allowance) -> Const | Fill:
-    dynamic = any(isinstance(size, Atom) for size in shape)
-    if array.size == 1 or (dynamic and array.size and (array == array.reshape(-1)[0]).all()):
-        rank = max(len(shape), array.ndim)
-        return spread(array.reshape(-1)[:1], [1] * (rank - len(shape)) + shape)
+def _expand(array: Array, shape: list[Any], allowance: Allowance) -> Const | Fill | Repeated:
+    dynamic = any(isinstance(size, Size) for size in shape)
+    if array.size == 1 or (dynamic and _is_one_number(array)):
+        return spread(array.reshape(-1)[:1], broadcast(array.shape, shape))
     if dynamic:
-        raise UnsupportedLayerError("a constant is repeated as often as the input's sizes say")
+        return Repeated()
     result = np.broadcast_shapes(array.shape, tuple(shape))
     allowance.take(math.prod(result) * array.itemsize)
     return Const(np.broadcast_to(array, result).copy())
+
+
+def _is_one_number(array: Array) -> bool:
+    return bool(array.size and array.dtype != OBJECT and (array == array.reshape(-1)[0]).all())
+
+
+def _tile(array: Array, repeats: list[Any], allowance: Allowance) -> Const | Fill | Repeated:
+    if len(repeats) != array.ndim:
+        raise FormatError(f"it repeats {len(repeats)} axes of {array.ndim}")
+    if any(isinstance(count, Size) for count in repeats):
+        shape = [own * count for own, count in zip(array.shape, repeats, strict=True)]
+        return spread(array.reshape(-1)[:1], shape) if _is_one_number(array) else Repeated()
+    if any(count < 0 for count in repeats):
+        raise FormatError(f"it repeats axes {repeats} times")
+    allowance.take(math.prod(repeats) * array.nbytes)
+    return Const(np.tile(array, repeats))
 
 
 def _split(node: Node, inputs: Inputs, opset: int) -> list[Array]:
@@ -127,9 +152,11 @@ def _cast(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array
     if to is None:
         raise UnsupportedLayerError(f"a constant of data type {node.integer('to', 0)}")
     if array.dtype == OBJECT:
-        if np.dtype(to).kind != "i":
-            raise UnsupportedLayerError("a size becomes a floating number")
-        return array
+        if np.dtype(to).kind == "i":
+            return _mapped(array, lambda item: int(item) if isinstance(item, bool) else item)
+        if to == np.bool_:
+            return _mapped(array, as_bool)
+        return _mapped(array, lambda item: UNKNOWN)  # a floating number, which may be rounded
     if array.dtype == to:
         return array
     allowance.take(array.size * np.dtype(to).itemsize)
@@ -150,7 +177,7 @@ def _slice(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Arra
     array = need(inputs, 0)
     cuts = [slice(None)] * array.ndim
     for axis, start, stop, step in slices_of(node, inputs, array.ndim):
-        if isinstance(start, Atom) or isinstance(stop, Atom):
+        if isinstance(start, Size) or isinstance(stop, Size):
             raise UnsupportedLayerError("a constant is cut where the input's sizes say")
         # before the front, which Python would count from the end again
         last = None if step < 0 and stop < -array.shape[axis] else stop
@@ -178,7 +205,7 @@ def _squeeze(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Ar
 
 def _reshape(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
     array, shape = need(inputs, 0), entries(need(inputs, 1))
-    if any(isinstance(size, Atom) for size in shape):
+    if any(isinstance(size, Size) for size in shape):
         raise UnsupportedLayerError("a constant takes a shape that the input's sizes decide")
     if not node.integer("allowzero", 0):
         shape = [array.shape[at] if size == 0 else size for at, size in enumerate(shape)]
@@ -201,43 +228,30 @@ def _range(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Arra
     return np.fromiter(numbers, np.int64)
 
 
-def _binary(function: Callable[[Any, Any], Any]) -> Any:
-    def run(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-        a, b = need(inputs, 0), need(inputs, 1)
-        shape = np.broadcast_shapes(a.shape, b.shape)
-        allowance.take(8 * math.prod(shape))
-        return _array(function(a, b))
-
-    return run
-
-
-def _divide(a: Array, b: Array) -> Any:
-    if a.dtype.kind == "f":
-        return a / b
-    numbers = [item for item in (*a.flat, *b.flat) if not isinstance(item, Atom)]
-    if any(item < 0 for item in numbers) or any(item == 0 for item in b.flat):
-        raise UnsupportedLayerError("sizes are divided by zero, or are negative")
-    return a // b
-
-
-def _where(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
-    which, a, b = (need(inputs, index) for index in range(3))
-    if which.dtype.kind != "b":
-        raise FormatError(f"expected conditions, got {which.dtype}")
-    allowance.take(8 * math.prod(np.broadcast_shapes(which.shape, a.shape, b.shape)))
-    return _array(np.where(which, a, b))
-
-
 def _shape(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
     return np.array(need(inputs, 0).shape[shape_cut(node)], np.int64)
 
 
 def _array(value: Any) -> Array:
-    if isinstance(value, (Atom, int)):  # NumPy unpacks objects of no axes
+    if isinstance(value, (Size, int)):  # NumPy unpacks objects of no axes
         array = np.empty((), OBJECT)
         array[()] = value
         return array
     return np.asarray(value)
+
+
+def _mapped(array: Array, change: Callable[[Any], Any]) -> Array:
+    result = np.empty(array.size, OBJECT)
+    result[:] = [change(item) for item in array.flat]
+    return tidy(result.reshape(array.shape))
+
+
+def _flatten(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
+    array, axis = need(inputs, 0), node.integer("axis", 1)
+    if not -array.ndim <= axis <= array.ndim:
+        raise FormatError(f"axis {axis} of a constant with {array.ndim} axes")
+    allowance.take(array.nbytes)
+    return array.reshape(math.prod(array.shape[:axis]), -1) if array.size else array
 
 
 def _identity(node: Node, inputs: Inputs, opset: int, allowance: Allowance) -> Array:
@@ -256,10 +270,5 @@ _FUNCTIONS: dict[str, Callable[[Node, Inputs, int, Allowance], Array]] = {
     "Transpose": _transpose,
     "Range": _range,
     "Shape": _shape,
-    "Where": _where,
-    "Add": _binary(lambda a, b: a + b),
-    "Sub": _binary(lambda a, b: a - b),
-    "Mul": _binary(lambda a, b: a * b),
-    "Div": _binary(_divide),
-    "Equal": _binary(lambda a, b: np.asarray(a == b, np.bool_)),
+    "Flatten": _flatten,
 }

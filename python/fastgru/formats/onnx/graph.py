@@ -7,6 +7,7 @@ names that stand for two things and versions that the installed onnx package doe
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,10 @@ _FIELDS = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation. `attributes`: int, float, bytes, a tuple of these, an array, or None."""
+    """One operation. `attributes`: int, float, bytes, a tuple of these, an array, or None.
+
+    `declared`: the shape that the file declares for a Reshape's result, if it declares one.
+    """
 
     index: int
     op: str
@@ -38,6 +42,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+    declared: tuple[int | str | None, ...] | None = None
 
     def __str__(self) -> str:
         kind = self.op if self.domain in STANDARD else f"{self.domain}.{self.op}"
@@ -89,12 +94,13 @@ class GraphInput:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What a file says. `nodes`: those that the outputs need, in the file's order."""
+    """What a file says. `nodes`: those that the outputs need, each after what it takes."""
 
     opset: int
     inputs: tuple[GraphInput, ...]
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
+    producer: tuple[str, str]  # its name and version; either may be empty
 
 
 def read_graph(model: Any, tensors: Tensors, newest_opset: int) -> Graph:
@@ -118,13 +124,15 @@ def _read(model: Any, tensors: Tensors, newest_opset: int) -> Graph:
     for proto in graph.initializer:
         tensors.add(str(proto.name), proto)
     inputs = tuple(_input(item) for item in graph.input if str(item.name) not in tensors)
-    nodes = [_node(index, proto, tensors) for index, proto in enumerate(graph.node)]
+    declared = {str(item.name): item for item in (*graph.value_info, *graph.output)}
+    nodes = [_node(index, proto, tensors, declared) for index, proto in enumerate(graph.node)]
     outputs = tuple(str(item.name) for item in graph.output)
     makers = _makers(nodes, inputs, tensors)
     if not outputs:
         raise FormatError("the graph has no output")
-    needed = _needed(nodes, outputs, makers)
-    return Graph(opsets[0], inputs, outputs, tuple(nodes[index] for index in needed))
+    needed = _ordered(nodes, _needed(nodes, outputs, makers), makers)
+    producer = str(model.producer_name), str(model.producer_version)
+    return Graph(opsets[0], inputs, outputs, tuple(nodes[index] for index in needed), producer)
 
 
 def _input(proto: Any) -> GraphInput:
@@ -140,7 +148,9 @@ def _input(proto: Any) -> GraphInput:
     return GraphInput(str(proto.name), int(kind.elem_type), tuple(dims))
 
 
-def _node(index: int, proto: Any, tensors: Tensors) -> Node:
+def _node(index: int, proto: Any, tensors: Tensors, declared: Mapping[str, Any]) -> Node:
+    is_reshape = proto.op_type == "Reshape" and len(proto.output) == 1
+    info = declared.get(str(proto.output[0])) if is_reshape else None
     return Node(
         index,
         str(proto.op_type),
@@ -149,6 +159,7 @@ def _node(index: int, proto: Any, tensors: Tensors) -> Node:
         tuple(map(str, proto.input)),
         tuple(map(str, proto.output)),
         {str(item.name): _attribute(item, tensors) for item in proto.attribute},
+        None if info is None else _input(info).dims,
     )
 
 
@@ -192,23 +203,50 @@ def _makers(nodes: list[Node], inputs: tuple[GraphInput, ...], tensors: Tensors)
     return makers
 
 
-def _needed(nodes: list[Node], outputs: tuple[str, ...], makers: dict[str, int]) -> list[int]:
-    """Numbers of the nodes that outputs come from; each must follow what it takes."""
+def _needed(nodes: list[Node], outputs: tuple[str, ...], makers: dict[str, int]) -> set[int]:
+    """Numbers of the nodes that outputs come from; FormatError where something is missing."""
     problems: dict[str, None] = {}
     needed: set[int] = set()
-    wanted = [(name, len(nodes), f"output {brief(name)}") for name in outputs]
+    wanted = [(name, f"output {name!r}") for name in outputs]
     while wanted:
-        name, before, who = wanted.pop()
+        name, who = wanted.pop()
         index = makers.get(name)
         if index is None:
-            problems[f"{who}: nothing in the graph makes {brief(name)}"] = None
-        elif index >= before:
-            problems[f"{who}: needs {brief(name)}, which is made after it (a cycle?)"] = None
+            problems[f"{who}: nothing in the graph makes {name!r}"] = None
         elif index >= 0 and index not in needed:
             needed.add(index)
             node = nodes[index]
-            who = str(node)
-            wanted += [(item, index, who) for item in node.inputs if item]
+            wanted += [(item, str(node)) for item in node.inputs if item]
     if problems:
         raise FormatError(report("the graph", list(problems)[:_MAX_LISTED]))
-    return sorted(needed)
+    return needed
+
+
+def _ordered(nodes: list[Node], needed: set[int], makers: dict[str, int]) -> list[int]:
+    """The needed nodes, each after those that it takes from; FormatError for a cycle.
+
+    ONNX asks for that order, but ONNX Runtime runs files without it and its float16 converter
+    writes them. A file that is in order keeps its order.
+    """
+    waits_for = {
+        index: {maker for name in nodes[index].inputs if name and (maker := makers[name]) >= 0}
+        for index in needed
+    }
+    followers: dict[int, list[int]] = {index: [] for index in needed}
+    for index, before in waits_for.items():
+        for maker in before:
+            followers[maker].append(index)
+    ready = [index for index, before in waits_for.items() if not before]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for index in followers[order[-1]]:
+            waits_for[index].discard(order[-1])
+            if not waits_for[index]:
+                heapq.heappush(ready, index)
+    if len(order) < len(needed):
+        left = sorted(needed.difference(order))
+        listed = [f"{nodes[index]}: is part of a cycle, or takes from one" for index in left]
+        raise FormatError(report("the graph", listed[:_MAX_LISTED]))
+    return order

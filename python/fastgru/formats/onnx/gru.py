@@ -1,15 +1,15 @@
 """A GRU node of ONNX -> tensors under PyTorch's names, options, and what its outputs are.
 
 ONNX orders gates z, r, h and keeps all biases in one tensor; see Note [Gate order]. Refuses what
-the engine does not calculate: clip, other activations, different ones for the two directions, and
-initial states or lengths that the file fixes.
+the engine does not calculate: clip, other activations, and different ones for the two directions.
+Initial states and lengths are gru_inputs.py's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,18 @@ import numpy as np
 from fastgru.arrays import Float32Array, as_float32, is_real_float, shape_text
 from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.onnx.graph import Node
+from fastgru.formats.onnx.gru_inputs import initial_h, lengths_of
 from fastgru.formats.onnx.layout import Values
 from fastgru.formats.onnx.plans import GruPlan, StatePlan
+from fastgru.formats.onnx.sizes import Atom
 from fastgru.formats.onnx.tensors import Array
 from fastgru.formats.onnx.values import (
-    Atom,
     Const,
     Data,
     Fill,
     Frame,
     Group,
-    Piece,
-    Source,
+    Repeated,
     Step,
     Value,
     axes_text,
@@ -109,8 +109,8 @@ def gru(node: Node, inputs: Values, opset: int, allowance: Allowance) -> list[Va
             "reverse": direction == "reverse",
         },
         layout,
-        _initial_h(inputs),
-        _lengths(inputs, frame),
+        initial_h(inputs),
+        lengths_of(inputs, frame),
     )
     units: Group = (Atom("H", hidden),)
     way: Group = (Atom("D", 2),) if directions == 2 else ()
@@ -238,6 +238,10 @@ def _weight(name: str, value: Value | None) -> Any:
         return value
     if isinstance(value, Const):
         return value.array
+    if isinstance(value, Repeated | Fill):
+        raise UnsupportedLayerError(
+            f"{name}: its shape depends on the input's sizes, or it is one number throughout"
+        )
     source = value.source.name if isinstance(value, Data) else "what it takes"
     raise FormatError(
         f"{name}: {source!r} is an input of the graph or depends on one; weights must be in the "
@@ -258,51 +262,3 @@ def _misfits(found: dict[str, Array], expected: dict[str, tuple[int | str, ...]]
 def _r_z_n(name: str, rows: Array) -> Float32Array:
     z, r, h = np.split(as_float32(name, rows), 3)
     return np.concatenate([r, z, h])
-
-
-def _initial_h(inputs: Values) -> tuple[Source, int, int] | None:
-    value = inputs[5] if len(inputs) > 5 else None
-    if value is None or (isinstance(value, Fill) and not np.any(value.number)):
-        return None
-    if isinstance(value, Const) and value.array.dtype.kind == "f" and not np.any(value.array):
-        return None
-    if isinstance(value, Const | Fill):
-        raise UnsupportedLayerError(
-            "initial_h: a state other than zeros, fixed in the file; pass it as h_0"
-        )
-    whole = value.whole if isinstance(value, Piece) else value
-    if (
-        not (isinstance(value, Data | Piece) and isinstance(whole, Data))
-        or whole.last is not None
-        or whole.is_integer
-    ):
-        raise UnsupportedLayerError("initial_h: it is calculated from the input")
-    given = [atom for group in whole.source.axes for atom in group]
-    if len(value.axes) != 3 or [atom for group in value.axes for atom in group] != given:
-        raise UnsupportedLayerError(
-            f"initial_h: expected an input as it is, (L*D, B, H), got {axes_text(value.axes)}"
-        )
-    if isinstance(value, Piece):
-        return whole.source, value.start, value.stop
-    rows = size_of(whole.source.axes[0])
-    return whole.source, 0, rows if isinstance(rows, int) else -1
-
-
-def _lengths(inputs: Values, frame: Frame) -> Source | None:
-    value = inputs[4] if len(inputs) > 4 else None
-    if value is None:
-        return None
-    is_input = isinstance(value, Data) and value.last is None and value.is_integer
-    if isinstance(value, Data) and is_input and len(value.axes) == len(value.source.axes) == 1:
-        return value.source
-    if isinstance(value, Const | Fill):
-        numbers: Sequence[Any] = (
-            [value.number] if isinstance(value, Fill) else value.array.reshape(-1).tolist()
-        )
-        steps = frame.time if frame.time.size is None else frame.time.size
-        if all(number is steps or number == steps for number in numbers):
-            return None
-        raise UnsupportedLayerError(
-            "sequence_lens: lengths fixed in the file; pass them as lengths="
-        )
-    raise UnsupportedLayerError("sequence_lens: expected an input as it is, (B,)")

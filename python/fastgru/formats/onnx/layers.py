@@ -17,9 +17,9 @@ from fastgru.formats.onnx.arithmetic import is_float, one_constant, with_vector
 from fastgru.formats.onnx.graph import Node
 from fastgru.formats.onnx.layout import Values, const_at, consts, data_at, float_rows, then, tracked
 from fastgru.formats.onnx.plans import LayerPlan
+from fastgru.formats.onnx.sizes import Atom, Size
 from fastgru.formats.onnx.tensors import Array
 from fastgru.formats.onnx.values import (
-    Atom,
     Const,
     Data,
     Moment,
@@ -147,7 +147,7 @@ def one_hot(node: Node, inputs: Values, opset: int) -> Value:
     _indices(value)
     if depth is None or pair is None or pair.size != 2:
         raise FormatError("OneHot needs a depth and two values")
-    if depth.size != 1 or isinstance(classes := depth.reshape(-1)[0], Atom):
+    if depth.size != 1 or isinstance(classes := depth.reshape(-1)[0], Size):
         raise UnsupportedLayerError("a number of classes that the input decides")
     if not math.isfinite(classes) or not 1 <= classes < 2**31 or classes != int(classes):
         raise FormatError(f"expected a number of classes, got {classes}")

@@ -7,6 +7,7 @@ takes a part is picks.py's. Refuses whatever would need the numbers, and says of
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -16,25 +17,31 @@ from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.onnx import arguments
 from fastgru.formats.onnx.graph import Node
 from fastgru.formats.onnx.plans import LayerPlan
+from fastgru.formats.onnx.regroup import broadcast, regroup
+from fastgru.formats.onnx.sizes import Size
 from fastgru.formats.onnx.tensors import Array
 from fastgru.formats.onnx.values import (
-    Atom,
     Axes,
     Const,
     Data,
+    Dims,
     Fill,
     Group,
     Moment,
+    Piece,
+    Repeated,
     Step,
     Tracked,
     Value,
     axes_text,
-    regroup,
     size_of,
 )
 
 Values = Sequence[Value | None]
 T = TypeVar("T", bound=Tracked)
+
+_MAX_ROW = 1 << 20  # features of a layer; what a constant of a few bytes may ask for
+REPEATED = "a constant is repeated as often as the input's sizes say"
 
 
 def const_at(inputs: Values, index: int) -> Array | None:
@@ -43,10 +50,22 @@ def const_at(inputs: Values, index: int) -> Array | None:
     if value is None:
         return None
     if isinstance(value, Fill):
-        return np.full(1, value.number)
+        return _row_of(value)
+    if isinstance(value, Repeated):
+        raise UnsupportedLayerError(REPEATED)
     if not isinstance(value, Const):
         raise UnsupportedLayerError(f"its input {index} depends on the graph's input")
     return value.array
+
+
+def _row_of(value: Fill) -> Array:
+    """One number as the row that it is; what a call decides, and all larger ones, are refused."""
+    shape = value.shape
+    if shape is None or any(isinstance(size, Size) for size in shape):
+        raise UnsupportedLayerError("a constant of one number, in a shape that a call decides")
+    if math.prod(shape) not in (0, 1, max(shape)) or max(shape) > _MAX_ROW:
+        raise UnsupportedLayerError(f"a constant of one number, in the shape {shape}")
+    return np.broadcast_to(np.asarray(value.number), shape)
 
 
 def consts(inputs: Values) -> list[Array | None]:
@@ -57,8 +76,12 @@ def consts(inputs: Values) -> list[Array | None]:
 def tracked(inputs: Values, index: int = 0) -> Tracked | Fill:
     """An input that depends on the graph's."""
     value = inputs[index] if index < len(inputs) else None
-    if value is None or not isinstance(value, Tracked | Fill):
-        raise FormatError(f"input {index} is missing or is a constant")
+    if value is None:
+        raise FormatError(f"input {index} is missing")
+    if isinstance(value, Repeated):
+        raise UnsupportedLayerError(REPEATED)
+    if not isinstance(value, Tracked | Fill):
+        raise UnsupportedLayerError("it works on a constant, where fastgru has a layer for inputs")
     if isinstance(value, Moment):
         raise UnsupportedLayerError("it takes a stage of a layer norm that is written out")
     return value
@@ -72,7 +95,7 @@ def with_axes(value: T, axes: Axes) -> T:
 def transpose(node: Node, inputs: Values, opset: int) -> Value:
     value = tracked(inputs)
     if isinstance(value, Fill):
-        return value
+        return Fill(value.number)
     rank = len(value.axes)
     perm = node.many("perm", int) or tuple(range(rank))[::-1]
     if sorted(perm) != list(range(rank)):
@@ -83,7 +106,7 @@ def transpose(node: Node, inputs: Values, opset: int) -> Value:
 def squeeze(node: Node, inputs: Values, opset: int) -> Value:
     value = tracked(inputs)
     if isinstance(value, Fill):
-        return value
+        return Fill(value.number)
     axes = arguments.axes_of(node, consts(inputs), 1)
     rank = len(value.axes)
     gone = {arguments.axis_in(axis, rank) for axis in axes or ()}
@@ -102,7 +125,7 @@ def squeeze(node: Node, inputs: Values, opset: int) -> Value:
 def unsqueeze(node: Node, inputs: Values, opset: int) -> Value:
     value = tracked(inputs)
     if isinstance(value, Fill):
-        return value
+        return Fill(value.number)
     axes = arguments.axes_of(node, consts(inputs), 1)
     if not axes:
         raise FormatError("Unsqueeze needs axes")
@@ -114,27 +137,37 @@ def unsqueeze(node: Node, inputs: Values, opset: int) -> Value:
     return with_axes(value, tuple(() if axis in new else next(old) for axis in range(rank)))
 
 
+def expand(value: Fill, inputs: Values) -> Fill:
+    """One number, in a larger shape."""
+    shape = const_at(inputs, 1)
+    if shape is None:
+        raise FormatError("Expand needs a shape")
+    if value.shape is None:
+        return value
+    return Fill(value.number, tuple(broadcast(value.shape, arguments.entries(shape))))
+
+
 def reshape(node: Node, inputs: Values, opset: int) -> Value:
     value = tracked(inputs)
     if isinstance(value, Fill):
-        return value
+        return Fill(value.number)
     shape = const_at(inputs, 1)
     if shape is None:
         raise FormatError("Reshape needs a shape")
     wanted: list[Any] = arguments.entries(shape)
     if not node.integer("allowzero", 0):
         for at, size in enumerate(wanted):
-            if not isinstance(size, Atom) and size == 0:
+            if not isinstance(size, Size) and size == 0:
                 if at >= len(value.axes):
                     raise FormatError(f"it keeps axis {at} of {len(value.axes)} axes")
                 wanted[at] = value.axes[at]
-    return _regrouped(value, wanted)
+    return _regrouped(value, wanted, node.declared)
 
 
 def flatten(node: Node, inputs: Values, opset: int) -> Value:
     value = tracked(inputs)
     if isinstance(value, Fill):
-        return value
+        return Fill(value.number)
     axis = node.integer("axis", 1)
     if not -len(value.axes) <= axis <= len(value.axes):
         raise FormatError(f"axis {axis} of a value with {len(value.axes)} axes")
@@ -142,22 +175,33 @@ def flatten(node: Node, inputs: Values, opset: int) -> Value:
     return with_axes(value, tuple(tuple(a for group in part for a in group) for part in parts))
 
 
-def _regrouped(value: T, wanted: list[Any]) -> T:
-    if sum(not isinstance(size, Atom | tuple) and size == -1 for size in wanted) > 1:
+def _regrouped(value: T, wanted: list[Any], declared: Dims | None) -> T:
+    if sum(not isinstance(size, Size | tuple) and size == -1 for size in wanted) > 1:
         raise FormatError(f"shape {wanted[:12]} has several -1")
     time = value.frame.time if isinstance(value, Data) and value.frame else None
-    axes = regroup(value.axes, wanted, time)
-    if axes is None:
-        raise UnsupportedLayerError(f"it turns axes {axes_text(value.axes)} into {wanted[:12]}")
-    return with_axes(value, axes)
+    axes = regroup(value.axes, wanted, time, declared)
+    if axes is not None:
+        return with_axes(value, axes)
+    text = f"it turns axes {axes_text(value.axes)} into {wanted[:12]}"
+    numbers = [size for size in wanted if type(size) is int and size > 1]
+    if time is not None and time.size is None and numbers:
+        text += (
+            f". One of {numbers} may be the {time} of the example that it was exported with, or "
+            "may join parts of several sequences; the file does not tell. If it is the former, "
+            "export with torch.onnx.export(dynamo=False), with fixed sizes, or keep the shapes "
+            "that the exporter declares (value_info); if the latter, leave this reshape out"
+        )
+    raise UnsupportedLayerError(text)
 
 
 def shape(node: Node, inputs: Values, opset: int) -> Value:
     value = tracked(inputs)
     if isinstance(value, Fill):
-        raise UnsupportedLayerError(
-            "it asks for the shape of a constant that the input's sizes decide"
-        )
+        if value.shape is None:
+            raise UnsupportedLayerError("it asks for the shape of a constant that a call decides")
+        return Const(arguments.symbolic(value.shape[arguments.shape_cut(node)]))
+    if isinstance(value, Piece):
+        raise UnsupportedLayerError("it asks for the shape of a part of the input")
     sizes = [size_of(group) for group in value.axes]
     return Const(arguments.symbolic(sizes[arguments.shape_cut(node)]))
 
@@ -182,7 +226,7 @@ def cast(node: Node, inputs: Values, opset: int) -> Value:
 
 
 def _known(group: Group) -> bool:
-    return not isinstance(size_of(group), Atom)
+    return not isinstance(size_of(group), Size)
 
 
 def then(

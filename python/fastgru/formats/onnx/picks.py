@@ -7,14 +7,15 @@ together as some layer has them. Refuses all other parts, and says of which axis
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fastgru.errors import UnsupportedLayerError
 from fastgru.formats.onnx import arguments
 from fastgru.formats.onnx.graph import Node
 from fastgru.formats.onnx.layout import Values, const_at, consts, then, tracked, with_axes
 from fastgru.formats.onnx.plans import LayerPlan, StatePlan
+from fastgru.formats.onnx.sizes import Atom, Size, bounds, is_integer
 from fastgru.formats.onnx.values import (
-    Atom,
     Axes,
     Data,
     Fill,
@@ -35,12 +36,17 @@ _FAR = 2**31 - 1  # an end that means "to the end", whatever the size
 def gather(node: Node, inputs: Values, opset: int) -> Value:
     value = tracked(inputs)
     if isinstance(value, Fill):
-        return value
+        return Fill(value.number)
     indices = const_at(inputs, 1)
     if indices is None or indices.size != 1 or indices.ndim > 1:
         raise UnsupportedLayerError("it picks several parts of what depends on the input")
     axis = arguments.axis_in(node.integer("axis", 0), len(value.axes))
-    index = arguments.integers(indices)[0]
+    index = _from_end(indices.reshape(-1)[0], size_of(value.axes[axis]))
+    if not is_integer(index):
+        raise UnsupportedLayerError(
+            f"it picks {index} of axis {axis} of {axes_text(value.axes)}; fastgru.Last takes the "
+            "last step, which is -1 or T - 1"
+        )
     return _pick(value, axis, index, index + 1 or _FAR, keep=indices.ndim == 1)
 
 
@@ -48,17 +54,19 @@ def cut(node: Node, inputs: Values, opset: int) -> Value:
     """Slice."""
     value = tracked(inputs)
     if isinstance(value, Fill):
-        return value
-    for axis, start, stop, step in arguments.slices_of(node, consts(inputs), len(value.axes)):
+        return Fill(value.number)
+    for axis, first, end, step in arguments.slices_of(node, consts(inputs), len(value.axes)):
         group = value.axes[axis]
         size = size_of(group)
-        if isinstance(start, Atom):
-            raise UnsupportedLayerError("where it cuts depends on the input's sizes")
-        to_end = stop is size if isinstance(stop, Atom) else stop >= _end(size)
-        if step == 1 and to_end and (start == 0 or start <= -_end(size)):
+        start, stop = _from_end(first, size), _stop_from_end(end, size, step)
+        to_end = is_integer(stop) and stop >= _end(size)
+        if step == 1 and to_end and is_integer(start) and (start == 0 or start <= -_end(size)):
             continue
-        if isinstance(stop, Atom):
-            raise UnsupportedLayerError("where it cuts depends on the input's sizes")
+        if not (is_integer(start) and is_integer(stop)):
+            raise UnsupportedLayerError(
+                f"it takes {start} to {stop} of axis {axis} of {axes_text(value.axes)}; fastgru "
+                "takes all steps of a sequence, the first or the last one"
+            )
         all_back = step == -1 and stop < -_end(size) and (start == -1 or start >= _end(size) - 1)
         if all_back and isinstance(value, Data) and _is_time(value, group):
             value = then(value, LayerPlan(Reverse))
@@ -75,7 +83,7 @@ def concat(node: Node, inputs: Values, opset: int) -> Value:
     values = [tracked(inputs, index) for index in range(len(inputs))]
     fills = [value for value in values if isinstance(value, Fill)]
     if len(fills) == len(values) and all(fill.number == fills[0].number for fill in fills):
-        return fills[0]
+        return Fill(fills[0].number)
     if fills:
         raise UnsupportedLayerError("it joins a constant to what depends on the input")
     if len(values) == 1:
@@ -94,7 +102,7 @@ def _pick(value: Tracked, axis: int, start: int, stop: int, *, keep: bool) -> Tr
     """Elements `start` to `stop` of an axis; which stays, with size 1, or goes."""
     group = value.axes[axis]
     size = size_of(group)
-    if not isinstance(size, Atom):
+    if not isinstance(size, Size):
         start = start + size if start < 0 else start
         stop = size if stop >= size else stop + size if stop < 0 else stop
         if not 0 <= start < stop <= size:
@@ -109,7 +117,10 @@ def _pick(value: Tracked, axis: int, start: int, stop: int, *, keep: bool) -> Tr
             return Half(value, start, axes)
         if value.last is None and axis == 0 and 0 <= start < stop and keep:
             return Piece(value, start, stop, (group, *value.axes[1:]))
-    if isinstance(value, States) and group[:1] == (value.layers,):
+    if isinstance(value, States) and group in (
+        (value.layers,),
+        (value.layers, *value.parts[0].features[:-1]),
+    ):
         return _layer_of(value, axis, start, stop, axes, keep=keep)
     raise UnsupportedLayerError(f"it takes a part of axis {axis} of {axes_text(value.axes)}")
 
@@ -174,7 +185,27 @@ def _is_time(value: Tracked | Fill, group: Group) -> bool:
 
 
 def _end(size: int | Atom) -> int:
-    return _FAR if isinstance(size, Atom) else size
+    return _FAR if isinstance(size, Size) else size
+
+
+def _from_end(index: Any, size: int | Atom) -> Any:
+    """T - 1 as -1, if it counts from the end of an axis of size T; what else is symbolic, as is.
+
+    T - 2 stays what it is: where T is 1 it is -1, and that is the last element and none before it.
+    """
+    if not isinstance(index, Size):
+        return int(index)
+    behind = index - size
+    if is_integer(behind):
+        return -1 if behind == -1 else _FAR if behind >= 0 else index
+    return index
+
+
+def _stop_from_end(stop: Any, size: int | Atom, step: int) -> Any:
+    """The same of an end, which may also lie behind the axis's first element or its last."""
+    if isinstance(stop, Size) and step < 0 and bounds(stop + size)[1] < 0:
+        return -_FAR - 1
+    return _from_end(stop, size)
 
 
 def _axes(value: Tracked | Fill) -> Axes:

@@ -9,63 +9,18 @@ anything that is none of these.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from fastgru.formats.onnx.sizes import UNKNOWN, Atom
 from fastgru.formats.onnx.tensors import Array
-
-
-class Atom:
-    """An axis as an input or a layer made it, known by identity; as a number, its size.
-
-    >>> steps = Atom("T")
-    >>> steps * 1 is steps, steps * 2 is UNKNOWN
-    (True, True)
-    """
-
-    __slots__ = ("name", "size")
-
-    def __init__(self, name: str, size: int | None = None) -> None:
-        self.name = name
-        self.size = size
-
-    def __repr__(self) -> str:
-        return self.name if self.size is None else str(self.size)
-
-    def __mul__(self, other: Any) -> Any:
-        return self if _is(other, 1) else UNKNOWN
-
-    def __add__(self, other: Any) -> Any:
-        return self if _is(other, 0) else UNKNOWN
-
-    def __sub__(self, other: Any) -> Any:
-        return self if _is(other, 0) else UNKNOWN
-
-    def __floordiv__(self, other: Any) -> Any:
-        return self if _is(other, 1) else UNKNOWN
-
-    def __rsub__(self, other: Any) -> Any:
-        return UNKNOWN
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return UNKNOWN
-
-    __rmul__ = __mul__
-    __radd__ = __add__
-
-
-UNKNOWN = Atom("?")  # an integer of which nothing is known
 
 Group = tuple[Atom, ...]
 """One axis of a value: atoms side by side, the last running fastest; none of them: size 1."""
 Axes = tuple[Group, ...]
-
-
-def _is(value: Any, number: int) -> bool:
-    return isinstance(value, (int, np.integer)) and value == number
+Dims = Sequence[int | str | None]
+"""What a file declares of a shape: for each axis its size, the name of it, or nothing."""
 
 
 def size_of(group: Group) -> int | Atom:
@@ -84,16 +39,22 @@ def axes_text(axes: Axes) -> str:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Const:
-    """An array; of dtype object where some of its integers are Atoms."""
+    """An array; of dtype object where some of its integers or booleans are Sizes."""
 
     array: Array
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Fill:
-    """One number everywhere, in a shape that nobody has asked for yet."""
+    """One number everywhere, and the shape that a call gives it; None: nothing is known of it."""
 
     number: Any
+    shape: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Repeated:
+    """A constant of several numbers whose shape a call's sizes decide: a learned initial state."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -186,62 +147,4 @@ class Broken:
 
 
 Tracked = Data | States | Half | Piece | Moment
-Value = Const | Fill | Tracked | Broken
-
-
-def regroup(axes: Axes, wanted: list[Any], time: Atom | None = None) -> Axes | None:
-    """The axes after a reshape to sizes that are integers (-1: the rest), Atoms or whole Groups.
-
-    None if it would cut an axis or if sizes do not tell. Sizes of 1 that no axis has are new axes,
-    and any number stands for `time` if its size is not known: torch's newer exporter writes the T
-    of its example into graphs whose input says that T may be anything.
-
-    >>> steps, batch, gates, units = Atom("T"), Atom("B"), Atom("D", 2), Atom("H", 3)
-    >>> regroup(((steps,), (batch,), (gates,), (units,)), [steps, batch, -1])
-    ((T,), (B,), (2, 3))
-    """
-    flat = [atom for group in axes for atom in group]
-    rest = next((at for at, size in enumerate(wanted) if _is(size, -1)), len(wanted))
-    front = list(_take(flat, wanted[:rest], time))
-    if len(front) != rest:
-        return None
-    used = sum(map(len, front))
-    if rest == len(wanted):
-        return tuple(front) if used == len(flat) else None
-    flat = flat[used:]
-    back = list(_take(flat[::-1], wanted[:rest:-1], time, backwards=True))
-    if len(back) != len(wanted) - rest - 1:
-        return None
-    middle = tuple(flat[: len(flat) - sum(map(len, back))])
-    return (*front, middle, *back[::-1])
-
-
-def _take(
-    flat: list[Atom], wanted: list[Any], time: Atom | None, *, backwards: bool = False
-) -> Iterator[Group]:
-    """For each size the next atoms that have it, until one does not fit."""
-    at = 0
-    for size in wanted:
-        end = at
-        if isinstance(size, tuple):  # a whole axis, as it was
-            end += len(size)
-            if tuple(flat[at:end]) != (size[::-1] if backwards else size):
-                return
-        elif isinstance(size, Atom):
-            if size is UNKNOWN or at == len(flat) or flat[at] is not size:
-                return
-            end += 1
-        else:
-            product = 1
-            while end < len(flat) and (product != size or (end == at and flat[end].size == 1)):
-                step = flat[end].size
-                if step is None and flat[end] is time and end == at and size > 1:
-                    step = size
-                if step is None or product * step > size:
-                    break
-                product *= step
-                end += 1
-            if product != size:
-                return
-        yield tuple(reversed(flat[at:end])) if backwards else tuple(flat[at:end])
-        at = end
+Value = Const | Fill | Repeated | Tracked | Broken

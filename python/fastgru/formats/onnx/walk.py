@@ -1,6 +1,6 @@
 """Walks a graph from its inputs to its outputs and says what each output is.
 
-Nodes run in the file's order over what is known of values: constants are calculated, the rest is
+Nodes run one after the other over what is known of values: constants are calculated, the rest is
 bookkeeping. A node that is refused does not end the walk, so that one error can list all that are.
 Refuses operations outside the tables below.
 """
@@ -13,14 +13,15 @@ from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.onnx import arguments, arithmetic, constants, layers, layout, picks
 from fastgru.formats.onnx.graph import STANDARD, Graph, GraphInput, Node
 from fastgru.formats.onnx.gru import gru
+from fastgru.formats.onnx.sizes import Atom
 from fastgru.formats.onnx.tensors import Tensors
 from fastgru.formats.onnx.values import (
-    Atom,
     Axes,
     Broken,
     Const,
     Data,
     Fill,
+    Repeated,
     Source,
     Value,
 )
@@ -61,6 +62,19 @@ _LAYERS: dict[str, Handler] = {
     **dict.fromkeys(layers.SOFTMAXES, layers.softmax),
     **dict.fromkeys(layers.REDUCTIONS, layers.reduction),
 }
+# graphs in a node: named before all else that is refused, since they are what the file is about
+_CONTROL = {
+    "If": "an If runs one of two graphs; torch.onnx.export writes one for squeeze() of an axis "
+    "whose size is free: give that axis a fixed size, or index it",
+    "Loop": "a Loop runs a graph for each step; tf2onnx writes one for a Keras GRU that cuDNN does "
+    "not have (other activations, no bias, recurrent_dropout): fastgru.from_keras reads the Keras "
+    "model itself",
+    "Scan": "a Scan runs a graph for each step; fastgru reads GRU nodes: fastgru.from_torch or "
+    "from_keras reads the model itself",
+}
+# what only moves a constant that is repeated as often as a call says, or calculates with it
+_SUMS = ("Add", "Div", "Mul", "Sub")
+_OF_REPEATED = frozenset([*_LAYOUT, *_SUMS, "Expand", "Tile"]) - {"Shape"}
 _SUPPORTED = (
     "GRU nodes, Embedding (Gather), OneHot, Linear (MatMul and Add, Gemm), LayerNormalization, "
     "Relu, Tanh, Sigmoid, Softmax, LogSoftmax, the last step, ReduceMean and ReduceMax over time"
@@ -80,9 +94,13 @@ def walk(graph: Graph, tensors: Tensors, allowance: Allowance) -> list[tuple[str
     problems: list[tuple[type[ValueError], str]] = []
     for node in graph.nodes:
         results: Sequence[Value]
+        inputs: list[Value | None] = []
         try:
             inputs = [_value(name, values, tensors, graph) for name in node.inputs]
-            if any(isinstance(value, Broken) for value in inputs):
+            if node.op in _CONTROL and node.domain in STANDARD:
+                problems.insert(0, (UnsupportedLayerError, f"{node}: {_CONTROL[node.op]}"))
+                results = [Broken()] * len(node.outputs)
+            elif any(isinstance(value, Broken) for value in inputs):
                 results = [Broken()] * len(node.outputs)
             else:
                 results = _results(node, inputs, graph.opset, allowance)
@@ -91,7 +109,7 @@ def walk(graph: Graph, tensors: Tensors, allowance: Allowance) -> list[tuple[str
             results = [Broken()] * len(node.outputs)
         # NumPy, of arguments that contradict each other
         except (ValueError, TypeError, IndexError, OverflowError, ArithmeticError) as error:
-            problems.append((FormatError, f"{node}: what it is given makes no sense: {error}"))
+            problems.append(_senseless(node, inputs, error))
             results = [Broken()] * len(node.outputs)
         values.update((n, v) for n, v in zip(node.outputs, results, strict=False) if n)
     if problems:
@@ -102,6 +120,20 @@ def walk(graph: Graph, tensors: Tensors, allowance: Allowance) -> list[tuple[str
             raise FormatError(text)
         raise UnsupportedLayerError(Message(*text.lines, f"fastgru runs chains of {_SUPPORTED}"))
     return [(name, _value(name, values, tensors, graph)) for name in graph.outputs]
+
+
+def _senseless(
+    node: Node, inputs: Sequence[Value | None], error: Exception
+) -> tuple[type[ValueError], str]:
+    """A damaged file, unless sizes of a call are among what NumPy could not take."""
+    if any(
+        isinstance(value, Fill | Repeated)
+        or (isinstance(value, Const) and value.array.dtype == arguments.OBJECT)
+        for value in inputs
+    ):
+        text = "it calculates with the input's sizes in a way that fastgru does not follow"
+        return UnsupportedLayerError, f"{node}: {text}"
+    return FormatError, f"{node}: what it is given makes no sense: {error}"
 
 
 def _sources(inputs: Sequence[GraphInput]) -> dict[str, Source]:
@@ -155,11 +187,27 @@ def _results(
         known = constants.evaluate(node, arrays, opset, allowance)
         if known is not None:
             return known
+    if _is_repeated(node, inputs):
+        return [Repeated()] * len(node.outputs)
     handler = _LAYOUT.get(node.op) or _LAYERS.get(node.op)
     if node.op == "Gather" and inputs and isinstance(inputs[0], Const):
         handler = layers.embedding
     if node.op == "Expand" and inputs and isinstance(inputs[0], Fill):
-        return [inputs[0]]
+        return [layout.expand(inputs[0], inputs)]
     if handler is None:
         raise UnsupportedLayerError(f"{printable(node.op)} is no operation that fastgru supports")
     return [handler(node, inputs, opset)]
+
+
+def _is_repeated(node: Node, inputs: Sequence[Value | None]) -> bool:
+    """Whether a node makes a constant of several numbers in a shape that a call decides."""
+    given = [value for value in inputs if value is not None]
+    if node.op not in _OF_REPEATED or not given:
+        return False
+    if not all(isinstance(value, Const | Fill | Repeated) for value in given):
+        return False
+    if any(isinstance(value, Repeated) for value in given):
+        return True
+    if node.op == "Concat":
+        return not all(isinstance(value, Fill) for value in given)
+    return not isinstance(given[0], Fill) or node.op in _SUMS
