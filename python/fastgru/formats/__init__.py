@@ -218,6 +218,8 @@ def _of_another_program(
     if contents.format == ONNX:
         from fastgru.formats.onnx.file import from_onnx  # noqa: PLC0415
 
+        if "reset_after" in said:
+            how["reset_after"] = said.pop("reset_after")
         model = from_onnx(path, **how)
         if prefix:
             problems.append(f"prefix: an ONNX file has none, the argument {prefix!r}")

@@ -34,6 +34,7 @@ _IN_GRAPH = bytes(field << 3 | 2 for field in (1, 2, 5, 10, 11, 12, 13, 14, 15))
 def from_onnx(
     path: str | os.PathLike[str],
     *,
+    reset_after: bool | None = None,
     precision: str = "float32",
     num_threads: int | None = None,
     isa: str | None = None,
@@ -68,6 +69,17 @@ def from_onnx(
     reduces the GRUs, as `GRU.to` does. External data is read from a regular file in the same
     folder.
 
+    `reset_after` is the equation of all GRU nodes: None takes what each node says
+    (`linear_before_reset`), True and False override it. A file of PyTorch whose GRU says 0 gives an
+    EquationWarning, because torch.nn.GRU is 1 and some of its exports left that out.
+
+    Rows of length 0 keep their h_0, as everywhere in fastgru: nothing was read, so nothing has
+    changed, and a stream that pauses goes on. ONNX does not define that case; ONNX Runtime gives 0.
+
+    A number in a Reshape that may be the T of the exporter's example, or may join parts of several
+    sequences, is decided by the shapes that the file declares (value_info), and else refused. A
+    learned initial state is refused: export the GRU without it and pass h_0 to each call.
+
     Raises UnsupportedLayerError naming every operation that fastgru has no layer for, and where it
     stands (clip, other activations, other domains, several outputs, ...); FormatError listing every
     problem of a file that is damaged, or whose weights are not in it; ImportError without the onnx
@@ -86,13 +98,16 @@ def from_onnx(
     ((5, 4, 2), (1, 4, 2))
     """
     check_options(precision=precision)
+    if reset_after is not None:
+        check_options(reset_after=reset_after)
     check_isa(isa)
     if num_threads is not None:
         positive("num_threads", num_threads)
     settings = {"precision": precision, "num_threads": num_threads, "isa": isa}
+    how: dict[str, Any] = {"reset_after": reset_after, "settings": settings}
     onnx = _onnx()
     if isinstance(path, onnx.ModelProto):
-        return _load(onnx, path, None, path.ByteSize(), settings)
+        return _load(onnx, path, None, size=path.ByteSize(), **how)
     name = os.fspath(path)  # before open, which would take 0 for standard input
     try:
         with open_regular(name) as file:
@@ -100,8 +115,7 @@ def from_onnx(
             if size > _MAX_FILE:
                 raise FormatError(f"an ONNX file has at most {_MAX_FILE} bytes, got {size}")
             data = file.read(_MAX_FILE + 1)
-        folder = os.path.dirname(os.path.abspath(os.fsdecode(name)))
-        return _load(onnx, _parsed(onnx, data), folder, len(data), settings)
+        return _load(onnx, _parsed(onnx, data), os.fsdecode(name), size=len(data), **how)
     except (FormatError, UnsupportedLayerError) as error:
         raise type(error)(about(os.fsdecode(name), error)) from error.__cause__
 
@@ -173,15 +187,24 @@ def _parsed(onnx: ModuleType, data: bytes) -> Any:
 
 
 def _load(
-    onnx: ModuleType, model: Any, folder: str | None, size: int, settings: dict[str, Any]
+    onnx: ModuleType,
+    model: Any,
+    name: str | None,
+    *,
+    size: int,
+    reset_after: bool | None,
+    settings: dict[str, Any],
 ) -> GRU | Model:
     # Importing fastgru must stay fast and needs none of these.
+    from fastgru.formats.onnx.equation import settle_equation  # noqa: PLC0415
     from fastgru.formats.onnx.graph import read_graph  # noqa: PLC0415
     from fastgru.formats.onnx.result import result_of  # noqa: PLC0415
     from fastgru.formats.onnx.tensors import COPIES, Tensors  # noqa: PLC0415
     from fastgru.formats.onnx.walk import walk  # noqa: PLC0415
 
     allowance = Allowance(COPIES * size // 2)
+    folder = None if name is None else os.path.dirname(os.path.abspath(name))
     tensors = Tensors(folder, allowance)
     graph = read_graph(model, tensors, onnx.defs.onnx_opset_version())
+    graph = settle_equation(graph, reset_after, "the model" if name is None else name)
     return result_of(walk(graph, tensors, allowance), settings)
