@@ -35,8 +35,8 @@ def inputs(*shape: int) -> Array:
 class Server:
     """A server process on a free port."""
 
-    def __init__(self, *options: str) -> None:
-        network().save("model")
+    def __init__(self, *options: str, served: fastgru.GRU | fastgru.Model | None = None) -> None:
+        (served or network()).save("model")
         self.process = subprocess.Popen(
             [sys.executable, FOLDER / "server.py", "--model", "model", "--port", "0", *options],
             stdout=subprocess.PIPE,
@@ -87,7 +87,7 @@ class Server:
 async def hello(socket: Any) -> tuple[str, int | None]:
     """The first message: the session, and how many of its frames are answered."""
     fields = json.loads(await socket.recv())
-    assert (fields["input_size"], fields["hidden_size"]) == (I, H)
+    assert (fields["input_size"], fields["output_size"]) == (I, H)
     return fields["session"], fields["frames"]
 
 

@@ -32,7 +32,7 @@ def read_frame(message: Mapping[str, Any], input_size: int) -> tuple[Array, bool
 
 
 def write_frame(y: Array, as_json: bool) -> str | bytes:
-    """Y (H,) in the form in which its frame came. JSON has all digits: the same bits come out."""
+    """Y (O,) in the form in which its frame came. JSON has all digits: the same bits come out."""
     return json.dumps(y.tolist()) if as_json else y.astype("<f4", copy=False).tobytes()
 
 

@@ -3,129 +3,76 @@
 Every connection sends its frames when they are due, whether or not earlier ones are answered, as a
 microphone would. Latency is from that moment to the answer, so neither a slow service nor a slow
 load generator can hide; how late frames were sent is printed beside it. With --verify all answers
-are compared with a local GRU of the same weights: nothing lost, nothing mixed up, in order.
+are compared with a local network of the same weights: nothing lost, nothing mixed up, in order.
 
-Letters: T frames of a connection, I input, H hidden size.
+Where there is no such service, or it does not answer: one line on stderr and exit status 2.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
+import math
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
-import zlib
 
 import numpy as np
-from engines import Array, load_weights
-from numpy.typing import NDArray
-from server import add_model
-from websockets.client import ClientProtocol
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
-from websockets.uri import parse_uri
+from engines import load_network, sizes, stop
+from server import add_model, at_least
 
-DISTINCT = 50  # frames of a connection, over and over: made once, since making them costs time
-KEPT = 4  # first numbers of each answer; an engine other than fastgru has other last bits
-TOLERANCE = 1e-4  # of those; a lost or swapped frame makes a difference of 0.01 and more
+try:
+    from connection import DISTINCT, Connection
+except ModuleNotFoundError as error:
+    stop(f'{error}: pip install ".[service]" in the checkout')
 
-
-class Connection(asyncio.Protocol):
-    """One client: its frames, when they were due, sent and answered, and what came back.
-
-    websockets' protocol without its asyncio layer, which took more time than the whole service.
-    """
-
-    def __init__(self, uri: str, x: Array, due: NDArray[np.float64]) -> None:
-        """x: (DISTINCT, I); due: (T,), seconds after the start."""
-        self.x, self.due = x, due
-        self.sent: list[float] = []
-        self.answered: list[float] = []
-        self.sums: list[int] = []  # CRC-32 of each answer
-        self.heads: list[bytes] = []  # KEPT numbers of each answer
-        self.end = ""  # how the service has closed, if it has
-        self.loop = asyncio.get_running_loop()
-        self.open, self.done = self.loop.create_future(), self.loop.create_future()
-        self._frames = [x_t.tobytes() for x_t in x]
-        self._protocol = ClientProtocol(parse_uri(uri))
-        self._start = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asks for the WebSocket."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._protocol.send_request(self._protocol.connect())
-        self._flush()
-
-    def data_received(self, data: bytes) -> None:
-        """Notes answers; the first frame, a text, is the session."""
-        now = self.loop.time() - self._start
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Frame) and event.opcode is Opcode.BINARY:
-                answer = bytes(event.data)
-                self.answered.append(now)
-                self.sums.append(zlib.crc32(answer))
-                self.heads.append(answer[: 4 * KEPT])
-            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-                self.open.set_result(None)
-        self._flush()
-        if len(self.answered) == len(self.due):
-            self._finish("")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Of the service's doing, unless everything is answered."""
-        frame = self._protocol.close_rcvd
-        self._finish(f"{frame.code} {frame.reason}" if frame else f"without a word ({error})")
-
-    def send_when_due(self, start: float) -> None:
-        """Sends all frames from here on; `start` is the loop's time of `due` 0."""
-        self._start = start
-        self.loop.call_at(start + self.due[0], self._send)
-
-    def _send(self) -> None:
-        if self.done.done() or self._protocol.state is not State.OPEN:
-            return
-        self._protocol.send_binary(self._frames[len(self.sent) % DISTINCT])
-        self._flush()
-        self.sent.append(self.loop.time() - self._start)
-        if len(self.sent) < len(self.due):
-            self.loop.call_at(self._start + self.due[len(self.sent)], self._send)
-
-    def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            self._transport.write(data)
-
-    def _finish(self, end: str) -> None:
-        if not self.done.done():
-            self.end = end
-            self.done.set_result(None)
-            if not self.open.done():
-                self.open.set_exception(ConnectionError(f"closed by the service: {end}"))
-
-    def close(self) -> None:
-        """Says goodbye, so that the service ends the session."""
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_close(1000)
-            self._flush()
-
-    def wrong(self, expected: Array, same_bits: bool) -> int:
-        """How many answers are not those of the local GRU, `expected` (T, H), at their place."""
-        if same_bits:
-            sums = [zlib.crc32(y.tobytes()) for y in expected]
-            return sum(a != b for a, b in zip(self.sums, sums, strict=False))
-        heads = np.frombuffer(b"".join(self.heads), "<f4").reshape(len(self.heads), -1)
-        error = np.abs(heads - expected[: len(heads), :KEPT])
-        return int((error.max(axis=1, initial=0) > TOLERANCE).sum())
+LONGEST_ANSWER = 2**20  # bytes of /health and /metrics that are read, many times their own
+# Straight to the service, as the WebSockets go: no proxy that the environment names.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def get(url: str) -> str:
-    """The text at a URL of the service."""
-    with urllib.request.urlopen(url, timeout=30) as response:
-        text: str = response.read().decode()
-        return text
+def base_of(url: str) -> str:
+    """The URL without a slash at its end; ValueError for what is no http://HOST:PORT."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        sound = parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is none, half an IPv6 address
+        sound = False
+    if not sound or url.rstrip("/") != f"http://{parts.netloc}" or "@" in url:
+        raise ValueError(f"--url: expected http://HOST:PORT, got {ascii(url)[1:-1]}")
+    return url.rstrip("/")
+
+
+def get(url: str, timeout: float) -> str:
+    """The text at a URL of the service. ConnectionError says what came instead of one."""
+    try:
+        with OPENER.open(url, timeout=timeout) as response:
+            text: str = response.read(LONGEST_ANSWER).decode()
+            return text
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ConnectionError(f"{url}: expected server.py, got HTTP status {error.code}") from None
+    except (TimeoutError, urllib.error.URLError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            reason = f"no answer within {timeout:g} s (--timeout)"
+        raise ConnectionError(f"{url}: {reason}; server.py starts the service") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:  # another protocol
+        got = f"{type(error).__name__} {ascii(str(error))[1:80]}"
+        raise ConnectionError(f"{url}: expected server.py, got no HTTP ({got})") from None
+
+
+def engine_of(base: str, timeout: float) -> str:
+    """The name of the service's engine. ConnectionError where something else answers."""
+    text = get(base + "/health", timeout)
+    try:
+        return str(json.loads(text)["engine"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        got = ascii(text[:60])
+        raise ConnectionError(f"{base}/health: expected server.py's JSON, got {got}") from None
 
 
 def metric(text: str, name: str) -> float:
@@ -134,7 +81,7 @@ def metric(text: str, name: str) -> float:
 
 
 def report(connections: list[Connection], period: float, wrong: int | None) -> None:
-    """Prints the table of the clients' side."""
+    """Prints the table of the clients' side. ConnectionError where nothing was sent."""
     latencies, late = [], []
     for c in connections:
         n = len(c.answered)
@@ -142,6 +89,8 @@ def report(connections: list[Connection], period: float, wrong: int | None) -> N
         late.append(np.array(c.sent) - c.due[: len(c.sent)])
     latency, lateness = np.concatenate(latencies) * 1e3, np.concatenate(late) * 1e3
     sent, answered = lateness.size, latency.size
+    if not sent:
+        raise ConnectionError(f"no frame could be sent: {connections[0].end}")
     missed = sent - answered + int((latency > period * 1e3).sum())
     rows: dict[str, object] = {
         "frames sent": f"{sent:,}",
@@ -155,7 +104,7 @@ def report(connections: list[Connection], period: float, wrong: int | None) -> N
             rows[f"{name}, {label}"] = f"{value:.2f} ms"
     print_table(rows)
     for end in sorted({c.end for c in connections} - {""}):
-        print(f"closed by the service, {sum(c.end == end for c in connections)} times: {end}")
+        print(f"{sum(c.end == end for c in connections)} connections {end}")
 
 
 def print_table(rows: dict[str, object]) -> None:
@@ -164,22 +113,36 @@ def print_table(rows: dict[str, object]) -> None:
         print(f"| {name} | {value} |")
 
 
-async def load(args: argparse.Namespace, input_size: int) -> list[Connection]:
-    """Runs all connections, which start at different moments of a frame's period."""
+async def load(args: argparse.Namespace, base: str, size: tuple[int, int]) -> list[Connection]:
+    """Runs all connections, which start at different moments of a frame's period.
+
+    size: I and O. ConnectionError and OSError where one cannot be made.
+    """
     rng, count = np.random.default_rng(args.seed), round(args.seconds * args.fps)
-    loop, parts = asyncio.get_running_loop(), urllib.parse.urlsplit(args.url)
+    loop, parts = asyncio.get_running_loop(), urllib.parse.urlsplit(base)
 
     def client() -> Connection:
         return Connection(
             f"ws://{parts.netloc}/stream",
-            rng.standard_normal((DISTINCT, input_size)).astype(np.float32),
+            size,
+            rng.standard_normal((DISTINCT, size[0])).astype(np.float32),
             (np.arange(count) + rng.uniform()) / args.fps,
         )
 
     connections: list[Connection] = []
-    for _ in range(args.connections):
-        _, connection = await loop.create_connection(client, parts.hostname, parts.port)
-        await connection.open
+    for number in range(1, args.connections + 1):
+        try:
+            async with asyncio.timeout(args.timeout):
+                _, connection = await loop.create_connection(
+                    client, str(parts.hostname), parts.port or 80
+                )
+                await connection.open
+        except TimeoutError:
+            raise ConnectionError(
+                f"{base}/stream: no session within {args.timeout:g} s (--timeout)"
+            ) from None
+        except OSError as error:
+            raise ConnectionError(f"{base}/stream: connection {number}: {error}") from None
         connections.append(connection)
     start = loop.time() + 0.1
     for connection in connections:
@@ -191,37 +154,32 @@ async def load(args: argparse.Namespace, input_size: int) -> list[Connection]:
     return connections
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Load the service and measure it.")
-    add_model(parser)
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="default %(default)s")
-    parser.add_argument("--connections", type=int, default=100, help="default %(default)s")
-    parser.add_argument("--fps", type=float, default=50, help="frames/s of each (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=60, help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the frames")
-    parser.add_argument("--verify", action="store_true", help="compare with a local GRU, after it")
-    args = parser.parse_args()
-
-    gru = load_weights(args.model, args.prefix, args.shape, 1)
-    engine = json.loads(get(args.url + "/health"))["engine"]
-    before, start = get(args.url + "/metrics"), time.perf_counter()
+def run(args: argparse.Namespace) -> None:
+    """Loads, measures and prints. ValueError and OSError say what is wrong."""
+    base = base_of(args.url)
+    if round(args.seconds * args.fps) < 1:
+        raise ValueError(f"expected at least one frame, got --seconds {args.seconds} x {args.fps}")
+    network = load_network(args.model, args.prefix, args.shape, 1)
+    input_size, output_size = sizes(network)
+    engine = engine_of(base, args.timeout)
+    before, start = get(base + "/metrics", args.timeout), time.perf_counter()
     own_start = time.process_time()
-    connections = asyncio.run(load(args, gru.input_size))
+    connections = asyncio.run(load(args, base, (input_size, output_size)))
     own = time.process_time() - own_start
-    after, seconds = get(args.url + "/metrics"), time.perf_counter() - start
+    seconds = time.perf_counter() - start
 
     wrong = None
     if args.verify:
         wrong = 0
         for c in connections:
-            x = np.resize(c.x, (len(c.due), gru.input_size))
-            wrong += c.wrong(gru(x)[0], engine == "fastgru")
+            x = np.resize(c.x, (len(c.due), input_size))
+            wrong += c.wrong(network.stream().run(x), engine == "fastgru")
     print(
         f"\n{engine}: {args.connections} connections, {args.fps:g} frames/s each, for "
-        f"{args.seconds:g} s; I {gru.input_size}, H {gru.hidden_size}, L {gru.num_layers}\n"
+        f"{args.seconds:g} s; I {input_size}, O {output_size}\n"
     )
     report(connections, 1 / args.fps, wrong)
+    after = get(base + "/metrics", args.timeout)  # last: what the clients saw is printed by now
 
     def gained(name: str) -> float:
         return metric(after, name) - metric(before, name)
@@ -233,6 +191,33 @@ def main() -> None:
     if steps := gained("service_batcher_steps_total"):
         rows["sessions in a step"] = f"{gained('service_batcher_rows_total') / steps:.2f}"
     print_table(rows)
+
+
+def above_zero(text: str) -> float:
+    """What argparse reads a rate or a time with."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return number
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Load the service and measure it.")
+    add_model(parser)
+    add, count = parser.add_argument, at_least(int, 1)
+    add("--url", default="http://127.0.0.1:8000", help="default %(default)s")
+    add("--connections", type=count, default=100, help="default %(default)s")
+    add("--fps", type=above_zero, default=50, help="frames/s of each (default %(default)s)")
+    add("--seconds", type=above_zero, default=60, help="default %(default)s")
+    add("--seed", type=at_least(int, 0), default=0, help="of the frames")
+    add("--verify", action="store_true", help="compare with a local network, after it")
+    add("--timeout", type=above_zero, default=10, help="seconds to wait for the service's answer")
+    args = parser.parse_args()
+    try:
+        run(args)
+    except (ValueError, OverflowError, OSError, ImportError, MemoryError) as error:
+        stop(error)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines import Array
+from engines import Array, Network
 
 import fastgru
 
@@ -99,8 +99,10 @@ class OnnxEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, gru: fastgru.GRU, capacity: int) -> None:
-        """Refuses models other than float32 with PyTorch's activations (ValueError)."""
+    def __init__(self, gru: Network, capacity: int) -> None:
+        """Refuses all but a bare GRU in float32 with PyTorch's activations (ValueError)."""
+        if not isinstance(gru, fastgru.GRU):
+            raise ValueError(f"onnxruntime: expected a bare GRU, got a {type(gru).__name__}")
         if (gru.precision, gru.activation, gru.recurrent_activation) != (
             "float32",
             "tanh",
@@ -117,7 +119,7 @@ class OnnxEngine:
         self._runtime: Any = runtime.InferenceSession(
             build_graph(gru), sess_options=options, providers=["CPUExecutionProvider"]
         )
-        self.input_size, self.hidden_size = gru.input_size, gru.hidden_size
+        self.input_size, self.output_size = gru.input_size, gru.hidden_size
         self._gru, self._capacity = gru, capacity
         self._sessions: dict[int, _Session] = {}
         self._opened = 0
@@ -143,7 +145,7 @@ class OnnxEngine:
         return arrays.y.reshape(-1).copy()
 
     def sequence(self, x: Array) -> Array:
-        h_0 = np.zeros((self._gru.num_layers, 1, self.hidden_size), np.float32)
+        h_0 = np.zeros((self._gru.num_layers, 1, self.output_size), np.float32)
         y: Array = self._runtime.run(["y"], {"x": x[:, None], "h_0": h_0})[0].squeeze(1)
         return y
 

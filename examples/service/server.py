@@ -1,10 +1,11 @@
-"""A service of live GRU sessions: FastAPI and uvicorn in front, fastgru behind. See README.md.
+"""A service of live sessions of a GRU or a whole model: FastAPI and uvicorn in front.
 
-    python examples/service/server.py --model model.safetensors --capacity 1000
+    python server.py --model model.safetensors --capacity 1000
 
 Without a model it runs random weights. SIGTERM and SIGINT end it in order: every frame that has
 been taken is answered, connections are closed, sessions are saved; a second signal does not wait. A
-connection's frame is taken when the one before it is answered; others were not applied.
+connection's frame is taken when the one before it is answered; others were not applied. README.md
+has the rest. What is wrong with the command is one line on stderr and exit status 2.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import uvicorn
-from engines import Engine, FastgruEngine, load_weights
-from fastapi import FastAPI
-from frames import frame_limit
-from service import Limits, Service
+from engines import Engine, FastgruEngine, load_network, stop
+
+try:
+    import uvicorn
+    from fastapi import FastAPI
+    from frames import frame_limit
+    from service import Limits, Service
+except ModuleNotFoundError as error:
+    stop(f'{error}: pip install ".[service]" in the checkout')
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -97,12 +102,13 @@ def at_least(kind: type[int] | type[float], least: int) -> Callable[[str], float
             raise argparse.ArgumentTypeError(f"expected at least {least}, got {text}")
         return number
 
+    read.__name__ = "whole number" if kind is int else "number"  # argparse's word for it
     return read
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The command line. load.py takes the model's part of it, too."""
-    parser = argparse.ArgumentParser(description="Serve live GRU sessions.")
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Serve live sessions of a GRU or a Model.")
     add_model(parser)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
@@ -150,18 +156,18 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """What says which weights."""
+    """What says which network. load.py has the same, to check answers."""
     parser.add_argument("--model", type=Path, help="any file that fastgru.load takes")
     parser.add_argument("--prefix", help="which GRU of a file that holds several")
     parser.add_argument("--shape", default="64,128", help="I,H of random weights without a model")
 
 
 def make_engine(args: argparse.Namespace) -> Engine:
-    """The engine of the command line, with the sessions of its snapshot; ValueError, OSError."""
-    gru = load_weights(args.model, args.prefix, args.shape, args.threads)
+    """The engine of the command line, with the sessions of its snapshot."""
+    network = load_network(args.model, args.prefix, args.shape, args.threads)
     if args.engine == "fastgru":
         options = {"max_delay": args.max_delay, "max_batch": args.max_batch}
-        engine: Engine = FastgruEngine(gru, args.capacity, **options)
+        engine: Engine = FastgruEngine(network, args.capacity, **options)
         if args.snapshot is not None:
             if args.snapshot.exists():
                 engine.restore(args.snapshot)
@@ -173,7 +179,7 @@ def make_engine(args: argparse.Namespace) -> Engine:
         raise ValueError("--snapshot needs --engine fastgru")
     from onnx_engine import OnnxEngine  # noqa: PLC0415
 
-    return OnnxEngine(gru, args.capacity)
+    return OnnxEngine(network, args.capacity)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -189,16 +195,16 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def main() -> None:
-    """Checks everything before it listens; a wrong option is one line and exit status 2."""
+    """Checks everything before it listens."""
     parser = arguments()
     args = parser.parse_args()
     try:
         engine = make_engine(args)
         listener = listen(args.host, args.port)
-    except (ValueError, OverflowError, OSError) as error:
-        parser.error(str(error))
+    except (ValueError, OverflowError, OSError, ImportError) as error:
+        stop(error)
     model = args.model or "random weights (no --model)"
-    print(f"{args.engine}: {model}, I {engine.input_size}, H {engine.hidden_size}")
+    print(f"{args.engine}: {model}, I {engine.input_size}, O {engine.output_size}")
     print(f"{len(engine.sessions())} sessions restored" if args.snapshot else "no snapshots")
     print("listening on http://{}:{}".format(*listener.getsockname()[:2]), flush=True)
     limits = Limits(grace=args.grace, most_steps=args.max_steps)

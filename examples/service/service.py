@@ -145,7 +145,7 @@ class Service:
             "session": str(session),  # JavaScript's numbers have 53 bits
             "frames": self._frames[session],
             "input_size": engine.input_size,
-            "hidden_size": engine.hidden_size,
+            "output_size": engine.output_size,
         }
         await websocket.send_text(json.dumps(hello))
         while True:
