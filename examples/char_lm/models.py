@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 HIDDEN_SIZE = 256
@@ -89,10 +89,26 @@ MODELS: dict[str, type[TorchCharLM] | type[D2LCharLM]] = {"torch": TorchCharLM, 
 
 
 def load(path: Path) -> tuple[CharLM, dict[str, str]]:
-    """The model in a file written by `train.py`, and the file's metadata."""
-    with safe_open(path, framework="pt") as file:
-        metadata: dict[str, str] = file.metadata()
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    """The model in a file written by `train.py`, and the file's metadata.
+
+    Raises ValueError for any other file, and OSError.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file ({error})") from None
+    if missing := {"model", "perplexity", "vocabulary"} - set(metadata):
+        raise ValueError(
+            f"{path}: expected a file of train.py, got one whose metadata lack "
+            f"{', '.join(sorted(missing))}"
+        )
+    if metadata["model"] not in MODELS:
+        raise ValueError(f"{path}: expected a model {' or '.join(MODELS)}, got another one")
     model = MODELS[metadata["model"]](len(metadata["vocabulary"]))
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}") from None
     return model.eval(), metadata

@@ -2,7 +2,7 @@
 
 fastgru runs the models; PyTorch is not needed. Perplexity is that of `train.py`: the same windows
 of the same text. Greedy text is compared with that of `record.py`, PyTorch's in float32: 200
-characters after each recorded prompt.
+characters after each recorded prompt, where the record of a model is beside its file.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import argparse
 import copy
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from files import CHAPTER, MODEL_FILES, model_file, read_text, stop
 
 import fastgru
 from fastgru.cli.char_model import CharModel, Writer
@@ -77,34 +79,73 @@ def agreement(text: str, expected: str) -> Agreement:
     return Agreement(before, sum(same), len(same))
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Character models in reduced precision.")
-    parser.add_argument("text", type=Path, help="the text they were trained on, UTF-8")
-    parser.add_argument(
-        "models", type=Path, nargs="+", help="files of train.py, their records (.json) beside them"
-    )
-    args = parser.parse_args()
-    text = args.text.read_text(encoding="utf-8")
+def known_part(path: Path, model: CharModel, text: str) -> str:
+    """The text without the characters that the model has never seen, which are named on stderr."""
+    unknown = sorted(set(text) - set(model.vocabulary))
+    if unknown:
+        print(f"{path}: characters unknown to it are left out: {unknown}", file=sys.stderr)
+    found = "".join(character for character in text if character in model.vocabulary)
+    if len(found) <= WINDOW:
+        raise ValueError(f"--text: expected over {WINDOW} characters that {path} knows")
+    return found
+
+
+def recorded(path: Path) -> dict[str, str]:
+    """Each prompt of the record beside a model, with PyTorch's text after it; none without one."""
+    record = path.with_suffix(".json")
+    if not record.exists():
+        return {}
+    try:
+        entries = json.loads(record.read_text(encoding="utf-8"))["prompts"]
+        return {str(entry["prompt"]): str(entry["continuation"]) for entry in entries}
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{record}: expected a record of record.py") from None
+
+
+def run(paths: list[Path], text_file: Path) -> None:
+    """Prints the table; ValueError and OSError say which file is wrong."""
+    text = read_text(text_file)
+    models = {path: CharModel(path) for path in paths}
+    records = {path: recorded(path) for path in paths}
 
     print("| model | precision | perplexity | change | weights | before a difference | the same |")
     print("| --- | --- | ---: | ---: | ---: | --- | ---: |")
-    for path in args.models:
-        original = CharModel(path)
-        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        prompts = {entry["prompt"]: entry["continuation"] for entry in record["prompts"]}
-        baseline = perplexity(original, text)
+    for path, original in models.items():
+        name = "torch" if original.reset_after else "d2l"
+        known = known_part(path, original, text)
+        baseline = perplexity(original, known)
         for precision in PRECISIONS:
             model = in_precision(original, precision)
-            result = perplexity(model, text)
-            texts = [agreement(greedy(model, p, len(c)), c) for p, c in prompts.items()]
+            result = perplexity(model, known)
+            texts = [agreement(greedy(model, p, len(c)), c) for p, c in records[path].items()]
+            same = f"{sum(a.overall for a in texts):,} of {sum(a.length for a in texts):,}"
             print(
-                f"| `{record['model']}` | {precision} | {result:.4f} | "
+                f"| `{name}` | {precision} | {result:.4f} | "
                 f"{result / baseline - 1:+.3%} | {model.gru.nbytes:,} bytes | "
-                f"{', '.join(str(a.before) for a in texts)} | "
-                f"{sum(a.overall for a in texts):,} of {sum(a.length for a in texts):,} |"
+                f"{', '.join(str(a.before) for a in texts) or 'no record'} | "
+                f"{same if texts else ''} |"
             )
     print(f"\nfastgru {fastgru.__version__}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Character models in reduced precision.")
+    parser.add_argument(
+        "models",
+        nargs="*",
+        default=list(MODEL_FILES),
+        help="files of train.py, their records (.json) beside them if there are any "
+        f"(default: {' and '.join(MODEL_FILES)}, which are there)",
+    )
+    parser.add_argument(
+        "--text", type=Path, default=CHAPTER, help="a text, UTF-8 (default: the book's chapter I)"
+    )
+    args = parser.parse_args()
+    try:
+        run([model_file(name) for name in args.models], args.text)
+    except (ValueError, OSError) as error:
+        stop(error)
 
 
 if __name__ == "__main__":

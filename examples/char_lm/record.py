@@ -1,9 +1,9 @@
-"""Writes what PyTorch computes from an exported character model, as a JSON file beside it.
+"""Prints what PyTorch computes from an exported character model, and writes it as JSON where asked.
 
 The record lets a program without PyTorch check itself: for each prompt the logits after the last
 character of the prompt, the greedy continuation, and the logits after its last character. The
 smallest gap between the best and second-best logit says how much rounding the continuation
-survives; the script refuses to write a record in which it is below 1e-3.
+survives; the script refuses a record in which it is below 1e-3.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from models import CharLM, encode, load
-from torch import Tensor
-from torch.nn.functional import one_hot
+from files import MODEL_FILES, model_file, stop
 
-# Chosen among many for a readable greedy continuation with a wide margin.
+try:
+    import torch
+    from models import CharLM, encode, load
+    from torch import Tensor
+    from torch.nn.functional import one_hot
+except ModuleNotFoundError as error:
+    stop(f"{error}: pip install torch safetensors")
+
+# Chosen among many for a readable greedy continuation with a wide margin, by the models that are
+# there; a model that was trained anew may need others.
 PROMPTS = {
     "torch": [
         "The Psychologist recovered ",
@@ -68,32 +74,57 @@ def record(model: CharLM, prompt: str, vocabulary: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Record PyTorch's results for a character model.")
-    parser.add_argument("model", type=Path, help="safetensors file written by train.py")
-    args = parser.parse_args()
-
+def run(args: argparse.Namespace) -> None:
+    """Prints the record, and writes it where `args.out` says; ValueError, OSError."""
+    path = model_file(args.model)
+    model, metadata = load(path)
+    vocabulary = metadata["vocabulary"]
+    prompts = args.prompt or PROMPTS[metadata["model"]]
+    if "" in prompts:
+        raise ValueError("--prompt: expected at least one character, got none")
     torch.set_num_threads(1)
-    model, metadata = load(args.model)
     with torch.inference_mode():
-        records = [record(model, p, metadata["vocabulary"]) for p in PROMPTS[metadata["model"]]]
+        records = [record(model, prompt, vocabulary) for prompt in prompts]
     for entry in records:
         print(f"margin {entry['min_margin']:.4f}: [{entry['prompt']}]{entry['continuation']}\n")
     fragile = [entry["prompt"] for entry in records if entry["min_margin"] < MIN_MARGIN]
     if fragile:
-        raise SystemExit(f"margin below {MIN_MARGIN}, choose other prompts than: {fragile}")
-
-    out = args.model.with_suffix(".json")
+        raise ValueError(
+            f"two characters are nearly equally likely (margin below {MIN_MARGIN}) somewhere after "
+            f"{fragile}: choose others with --prompt"
+        )
+    if args.out is None:
+        return
     content = {
         "model": metadata["model"],
         "torch_version": torch.__version__,
-        "vocabulary": metadata["vocabulary"],
+        "vocabulary": vocabulary,
         "perplexity": float(metadata["perplexity"]),
         "prompts": records,
     }
-    out.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
-    print(f"{out}: {out.stat().st_size:,} bytes")
+    args.out.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    print(f"{args.out}: {args.out.stat().st_size:,} bytes")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Record PyTorch's results for a character model.")
+    parser.add_argument(
+        "model", help=f"a file of train.py, or {' or '.join(MODEL_FILES)}: one that is there"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="JSON file to write (default: none); precision.py looks for MODEL's",
+    )
+    parser.add_argument(
+        "--prompt", action="append", help="to start from, again for more (default: five)"
+    )
+    args = parser.parse_args()
+    try:
+        run(args)
+    except (ValueError, OSError) as error:
+        stop(error)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,20 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from models import MODELS, CharLM, build_vocabulary, encode
-from safetensors.torch import save_file
-from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from files import CHAPTER, read_text, stop
+
+try:
+    import torch
+    from models import MODELS, CharLM, build_vocabulary, encode
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+    from torch import Tensor
+    from torch.nn.functional import cross_entropy, one_hot
+except ModuleNotFoundError as error:
+    stop(f"{error}: pip install torch safetensors")
 
 WINDOW = 35  # characters of a training or evaluation window, as in the book
 # Chance that a row starts anew at a window: the perplexity is measured from zero states, and
@@ -76,22 +83,36 @@ def train(
         print(f"{line}, {time.monotonic() - began:.0f} s", flush=True)
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Train a character language model.")
-    parser.add_argument("text", type=Path, help="the text, UTF-8")
-    parser.add_argument("--model", choices=sorted(MODELS), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--epochs", type=int, default=80)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=1895)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+def at_least(least: int) -> Callable[[str], int]:
+    """What argparse reads a whole number with."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"expected at least {least}, got {text}")
+        return number
+
+    read.__name__ = "whole number"  # what argparse calls it where `text` is none
+    return read
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains, measures and writes the file; ValueError and OSError say what is wrong."""
+    text = read_text(args.text)
+    least = WINDOW * args.batch_size + 2
+    if len(text) < least:
+        raise ValueError(
+            f"{args.text}: expected at least {least:,} characters for batches of "
+            f"{args.batch_size} windows, got {len(text):,}: take a longer text or a smaller "
+            "--batch-size"
+        )
+    if not args.lr > 0:
+        raise ValueError(f"--lr: expected a number above 0, got {args.lr}")
+    if args.out.is_dir() or not args.out.parent.is_dir():  # said before minutes of training
+        raise ValueError(f"--out: expected a file in a folder that exists, got {args.out}")
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    text = args.text.read_text(encoding="utf-8")
     vocabulary = build_vocabulary(text)
     data = encode(text, vocabulary)
     model = MODELS[args.model](len(vocabulary))
@@ -106,11 +127,34 @@ def main() -> None:
     )
     result = perplexity(model, data, len(vocabulary))
     metadata = {"vocabulary": vocabulary, "perplexity": f"{result:.4f}", "model": args.model}
-    save_file(model.state_dict(), args.out, metadata)
+    try:
+        save_file(model.state_dict(), args.out, metadata)
+    except SafetensorError as error:
+        raise OSError(f"{args.out}: {error}") from None
     print(
         f"{args.out}: perplexity {result:.4f}, {args.out.stat().st_size:,} bytes, "
         f"trained in {time.monotonic() - began:.0f} s"
     )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train a character language model.")
+    parser.add_argument(
+        "--text", type=Path, default=CHAPTER, help="the text, UTF-8 (default: the book's chapter I)"
+    )
+    parser.add_argument("--model", choices=sorted(MODELS), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--epochs", type=at_least(1), default=80)
+    parser.add_argument("--batch-size", type=at_least(1), default=32)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=1895)
+    parser.add_argument("--threads", type=at_least(1), default=1)
+    args = parser.parse_args()
+    try:
+        run(args)
+    except (ValueError, OSError) as error:
+        stop(error)
 
 
 if __name__ == "__main__":

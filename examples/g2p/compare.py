@@ -12,6 +12,7 @@ import importlib.util
 import random
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ import fastgru
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 PARTS = 20  # the words are timed in as many parts, fewer words one by one
+# Other words to calibrate with for each one compared: the default 10,000 take all others of
+# Debian's list (53,875), and fewer words are done sooner.
+CALIBRATION = 6
 
 
 @dataclass
@@ -47,8 +51,18 @@ class Contender:
 
 
 def read_words(path: Path, seed: int) -> list[str]:
-    """The file's words of the letters a to z, in random order."""
-    words = sorted(set(re.findall(r"^[a-z]+$", path.read_text(encoding="utf-8"), re.MULTILINE)))
+    """The file's words of the letters a to z, in random order; ValueError, OSError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: no such file: apt-get install wamerican, or --words FILE, a word a line"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected words in UTF-8, got {error}") from None
+    words = sorted(set(re.findall(r"^[a-z]+$", text, re.MULTILINE)))
+    if not words:
+        raise ValueError(f"{path}: expected a word of the letters a to z in a line, got none")
     return random.Random(seed).sample(words, len(words))
 
 
@@ -122,8 +136,39 @@ def report(entries: list[Contender], examples: int) -> None:
             print(f"  {word}: {expected} -> {got}")
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """What argparse reads a whole number with."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"expected at least {least}, got {text}")
+        return number
+
+    read.__name__ = "whole number"  # what argparse calls it where `text` is none
+    return read
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compares and prints. ValueError, OSError and ImportError say what is wrong."""
+    fastgru.set_num_threads(1)  # NumPy's threads are set outside, see README.md
+    drawn = read_words(args.words, args.seed)
+    words, others = drawn[: args.limit], drawn[args.limit :]
+    some = CALIBRATION * len(words) if args.calibration is None else args.calibration
+    entries = contenders(args.batch_size, others[:some])
+    for entry in entries:
+        entry.predict(words[:20])  # warms up
+    parts = min(PARTS, len(words))
+    for part in range(parts):
+        for entry in entries:
+            entry.run(words[part::parts])
+    print(f"{len(words):,} words of {args.words}, calibrated with {len(others[:some]):,} others")
+    print(f"NumPy {np.__version__}\n")
+    report(entries, args.examples)
+
+
 def main() -> None:
-    """The command line."""
+    """The command line; what is missing or wrong is one line on stderr and exit status 2."""
     parser = argparse.ArgumentParser(description="Compare fastgru with the package g2p-en.")
     parser.add_argument(
         "--words",
@@ -131,30 +176,27 @@ def main() -> None:
         default=Path("/usr/share/dict/words"),
         help="a word a line (default: %(default)s, Debian's wamerican)",
     )
-    parser.add_argument("--limit", type=int, default=10_000, help="words (default %(default)s)")
+    parser.add_argument(
+        "--limit", type=at_least(1), default=10_000, help="words (default %(default)s)"
+    )
     parser.add_argument(
         "--calibration",
-        type=int,
+        type=at_least(0),
         metavar="N",
-        help="as many of the other words to round int8's weights by (default: all)",
+        help="as many of the other words to round int8's weights by "
+        f"(default: {CALIBRATION} for each word compared, at most all)",
     )
     parser.add_argument("--seed", type=int, default=0, help="which words are drawn")
-    parser.add_argument("--batch-size", type=int, default=64, help="of the batches (default 64)")
-    parser.add_argument("--examples", type=int, default=5, help="differing words to print")
+    parser.add_argument(
+        "--batch-size", type=at_least(1), default=64, help="of the batches (default %(default)s)"
+    )
+    parser.add_argument("--examples", type=at_least(0), default=5, help="differing words to print")
     args = parser.parse_args()
-
-    fastgru.set_num_threads(1)  # NumPy's threads are set outside, see README.md
-    drawn = read_words(args.words, args.seed)
-    words, others = drawn[: args.limit], drawn[args.limit :]
-    entries = contenders(args.batch_size, others[: args.calibration])
-    for entry in entries:
-        entry.predict(words[:20])  # warms up
-    parts = min(PARTS, len(words))
-    for part in range(parts):
-        for entry in entries:
-            entry.run(words[part::parts])
-    print(f"{len(words):,} words of {args.words}, NumPy {np.__version__}\n")
-    report(entries, args.examples)
+    try:
+        run(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -10,13 +10,18 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
-from convolutional import Enhancer, Tagger
-from torch import Tensor, nn
+try:
+    import torch
+    from convolutional import Enhancer, Tagger
+    from torch import Tensor, nn
+except ModuleNotFoundError as error:
+    print(f"measure.py: {error}: pip install torch", file=sys.stderr)
+    raise SystemExit(2) from None
 
 import fastgru
 
@@ -98,14 +103,15 @@ def cases(precision: str, clock: Callable[[], float]) -> list[Case]:
     return [Case(name, what, model, fast[model], x, clock) for name, what, model, x in found]
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Two PyTorch models with fastgru's GRUs.")
-    parser.add_argument("--rounds", type=int, default=51, help="default %(default)s")
-    parser.add_argument("--threads", type=int, default=1, help="of both (default %(default)s)")
-    parser.add_argument("--precision", default="float32", help="of fastgru's weights")
-    args = parser.parse_args()
+def at_least_one(text: str) -> int:
+    """What argparse reads a count with."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return int(text)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Measures and prints; ValueError for a precision that there is not."""
     torch.set_num_threads(args.threads)  # fastgru's GRUs keep to it
     with torch.inference_mode():
         one = args.threads == 1
@@ -121,6 +127,22 @@ def main() -> None:
         print(entry.row())
     cpu = fastgru.cpu_info()
     print(f"\n{cpu.cpu}, {cpu.isa}; torch {torch.__version__}, {args.threads} threads")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Two PyTorch models with fastgru's GRUs.")
+    parser.add_argument("--rounds", type=at_least_one, default=51, help="default %(default)s")
+    parser.add_argument(
+        "--threads", type=at_least_one, default=1, help="of both (default %(default)s)"
+    )
+    parser.add_argument("--precision", default="float32", help="of fastgru's weights")
+    args = parser.parse_args()
+    try:
+        run(args)
+    except ValueError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":
