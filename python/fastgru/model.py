@@ -21,7 +21,8 @@ from fastgru.model_pool import ModelPool
 from fastgru.model_stream import ModelStream
 from fastgru.over_time import check_lengths
 from fastgru.problems import Problem, length_problems, raise_all
-from fastgru.spec import report, spec_from_tensors
+from fastgru.spec import spec_from_tensors
+from fastgru.text import report
 
 
 class Model:

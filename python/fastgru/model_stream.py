@@ -18,7 +18,6 @@ from fastgru.errors import ShapeError
 from fastgru.options import positive
 from fastgru.over_time import Last
 from fastgru.problems import raise_any, states_problems
-from fastgru.spec import report
 from fastgru.stream import Rows, Stream
 from fastgru.text import report
 

@@ -103,4 +103,5 @@ def _problems(
 def _permuted(states: Float32Array, indices: Any) -> Float32Array:
     if indices is None:  # packed with enforce_sorted=True
         return states
-    return np.ascontiguousarray(states[:, as_int64("indices", indices)])
+    # np.take: even axes of size 1 have the strides of a C-contiguous array.
+    return np.take(states, as_int64("indices", indices), axis=1)

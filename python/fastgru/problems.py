@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fastgru.arrays import Float32Array, as_float32, as_int64, as_state, shape_text
 from fastgru.errors import ShapeError
+from fastgru.text import Message
 
 MOST_LISTED = 12
 """Bad lengths that a message lists; `Listed` in cpp/listed.hpp has as many numbers."""
@@ -80,9 +81,8 @@ def raise_all(subject: str, first: Exception, problems: Iterable[Problem]) -> No
     else:
         if len(kinds) == 1:
             kind = kinds.pop()
-    raise kind(
-        "\n  ".join([f"{subject}: {count} problems:", *(problem.text for problem in found)])
-    ) from None
+    told = Message(f"{subject}: {count} problems:", *(problem.text for problem in found))
+    raise kind(told) from None
 
 
 def raise_any(subject: str, problems: Iterable[Problem]) -> None:

@@ -25,12 +25,11 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from fastgru import _core
-from fastgru.arrays import Float32Array, as_float32, as_state
 from fastgru.errors import UnsupportedLayerError
 from fastgru.options import check_options, positive
 from fastgru.packed import run_packed
 from fastgru.problems import call_problems, raise_all, raise_any, shape_problems
-from fastgru.spec import report
+from fastgru.text import report
 from fastgru.torch_tensors import (
     as_output,
     as_tensor,
@@ -238,23 +237,36 @@ class FastGRU(_Replaced, nn.GRU):
 
     def _run(self, x: Any, hx: Tensor | None) -> Any:
         if isinstance(x, PackedSequence):
-            model, threads = self._current(x.data, hx)
-            data, dtype = _read("input.data", x.data), _dtype(x.data, hx)
-            packed, h_n = run_packed(
-                lambda x, h_0, lengths: model.run(x, h_0, lengths, False, threads),
-                x._replace(data=torch.from_numpy(data)),
-                _read_state(hx),
-                self,
-            )
-            return packed._replace(data=packed.data.to(dtype)), _tensor(h_n, dtype)
+            return self._run_packed(x, hx)
         model, threads = self._current(x, hx)
-        array, dtype = _read("input", x), _dtype(x, hx)
-        h_0 = _read_state(hx)
+        told = self._told()
+        array, dtype = read_tensor("input", x, told), result_dtype(x, hx)
+        batched, batch_first = array.ndim == 3, self.batch_first
+        turned = batched and batch_first and array.shape[2] == self.input_size
+        time_first = array.transpose(1, 0, 2) if turned else array
+        # Only input of a wrong shape is still batch first here, for the error to say so.
+        h_0, first = read_state(hx, told), batch_first and not turned
         try:
-            output, h_n = model.run(array, h_0, None, self.batch_first, threads)
+            output, h_n = model.run(time_first, h_0, None, first, threads)
         except ValueError as error:
-            raise_all(self._told(), error, call_problems(self, array, h_0))
-        return _tensor(output, dtype), _tensor(h_n, dtype)
+            raise_all(told, error, call_problems(self, array, h_0))
+        if not len(output):
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # torch's own
+        if batched:
+            return as_output(output, dtype, batch_first), as_tensor(h_n, dtype)
+        return as_unbatched(output, dtype, batch_first), as_unbatched(h_n, dtype, False)
+
+    def _run_packed(self, x: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
+        model, threads = self._current(x.data, hx)
+        told = self._told()
+        data, dtype = read_tensor("input.data", x.data, told), result_dtype(x.data, hx)
+        packed, h_n = run_packed(
+            lambda x, h_0, lengths: model.run(x, h_0, lengths, False, threads),
+            x._replace(data=torch.from_numpy(data)),
+            read_state(hx, told),
+            self,
+        )
+        return packed._replace(data=packed.data.to(dtype)), as_tensor(h_n, dtype)
 
 
 class FastGRUCell(_Replaced, nn.GRUCell):
