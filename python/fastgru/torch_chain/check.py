@@ -93,15 +93,15 @@ def quiet() -> Iterator[None]:
 def measured(module: Any, model: Model) -> float:
     """`max_error` of a module that may be run."""
     worst = 0.0
-    for inputs, lengths in _cases(module, model):
-        theirs, ours = _run(module, inputs), model(inputs[0], lengths=lengths)
+    for inputs, lengths in cases(module, model):
+        theirs, ours = run(module, inputs), model(inputs[0], lengths=lengths)
         shapes = tuple(getattr(theirs, "shape", ())), ours.shape
         if shapes[0] != shapes[1]:
             x = tuple(inputs[0].shape)
             raise UnsupportedLayerError(
                 f"for x {x} the module gives {shapes[0]}, the Model {shapes[1]}"
             )
-        worst = max(worst, _difference(ours, theirs.numpy()))
+        worst = max(worst, difference(ours, theirs.numpy()))
     return worst
 
 
@@ -113,17 +113,17 @@ def own_error(module: Any, model: Model) -> float:
     import torch  # noqa: PLC0415
 
     double, worst = copy.deepcopy(module).double(), 0.0
-    for inputs, _ in _cases(module, model):
+    for inputs, _ in cases(module, model):
         wide = [part.double() if part.dtype == torch.float32 else part for part in inputs]
         try:
-            exact = _run(double, wide)
+            exact = run(double, wide)
         except UnsupportedLayerError:  # torch.zeros in forward, for one, are float32
             return 0.0
-        worst = max(worst, _difference(_run(module, inputs).numpy(), exact.numpy()))
+        worst = max(worst, difference(run(module, inputs).numpy(), exact.numpy()))
     return worst
 
 
-def _cases(module: Any, model: Model) -> Iterator[tuple[list[Any], Any]]:
+def cases(module: Any, model: Model) -> Iterator[tuple[list[Any], Any]]:
     """Inputs of the module, and lengths or None: the same ones each time."""
     import torch  # noqa: PLC0415
 
@@ -143,7 +143,8 @@ def _cases(module: Any, model: Model) -> Iterator[tuple[list[Any], Any]]:
         yield [x, lengths], lengths
 
 
-def _run(module: Any, inputs: list[Any]) -> Any:
+def run(module: Any, inputs: list[Any]) -> Any:
+    """What the module gives; UnsupportedLayerError with the line of forward where it fails."""
     try:
         with quiet():
             return module(*inputs)
@@ -166,8 +167,11 @@ def _random_input(model: Model, steps: int, batch: int, generator: Any) -> Any:
     return torch.randn(*shape, model.input_size or 1, generator=generator)
 
 
-def _difference(ours: Float32Array, theirs: NDArray[Any]) -> float:
-    """Equal infinities, and NaN in both, are no difference; NaN in one is an infinite one."""
+def difference(ours: Float32Array, theirs: NDArray[Any]) -> float:
+    """The largest, divided by the largest of `theirs` where that is above 1.
+
+    Equal infinities, and NaN in both, are no difference; NaN in one is an infinite one.
+    """
     same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
     with np.errstate(invalid="ignore", over="ignore"):
         error = np.where(same, 0, np.abs(ours.astype(np.float64) - theirs))
