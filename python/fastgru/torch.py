@@ -139,7 +139,12 @@ def replace_gru(
 
 
 _UNDO = "undo it first with a second fastgru.torch.replace_gru(model)"
-_PROXY = torch._C._TorchDispatchModeKey.PROXY
+_MAKE_FX = torch._C._TorchDispatchModeKey.PROXY
+# What every call asks of torch: each look-up of a name in another module takes 20 ns.
+_is_compiling = torch.compiler.is_compiling
+_tracing_state = torch._C._get_tracing_state
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_is_grad_enabled = torch.is_grad_enabled
 _DISABLED: dict[Callable[..., Any], Callable[..., Any]] = {}  # of functions of this file
 
 
@@ -151,13 +156,14 @@ class _Replaced(nn.Module):
 
     def _current(self, x: Any, hx: Any) -> tuple[_core.Model, int]:
         """The packed weights, and the threads of a call with these tensors."""
-        for name, given in (("input", x), ("hx", hx)):
-            if not (isinstance(given, Tensor) or (given is None and name == "hx")):
-                raise self._no_tensor(name, given)
+        if not isinstance(x, Tensor):
+            raise self._no_tensor("input", "a torch.Tensor", x)
+        if not (hx is None or isinstance(hx, Tensor)):
+            raise self._no_tensor("hx", "a torch.Tensor or None", hx)
         if (
-            torch.compiler.is_compiling()
-            or torch._C._get_tracing_state() is not None
-            or torch._C._get_dispatch_mode(_PROXY) is not None  # of make_fx
+            _is_compiling()
+            or _tracing_state() is not None
+            or (_dispatch_modes() and torch._C._get_dispatch_mode(_MAKE_FX))
         ):
             raise RuntimeError(f"{self._told()} cannot be exported or traced; {_UNDO}")
         if self.training:
@@ -165,7 +171,7 @@ class _Replaced(nn.Module):
                 f"{self._told()} only runs in eval mode: call the model's .eval(); to train it, "
                 "undo it with a second fastgru.torch.replace_gru(model)"
             )
-        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        if _is_grad_enabled() or forward_ad._current_level >= 0:
             self._refuse_gradients(x, hx)
         packed = self._fastgru
         if not packed.is_current(self._parameters):
@@ -180,8 +186,7 @@ class _Replaced(nn.Module):
             threads = min(threads, _core.get_num_threads())
         return gru._model, threads
 
-    def _no_tensor(self, name: str, given: object) -> TypeError:
-        expected = "a torch.Tensor" if name == "input" else "a torch.Tensor or None"
+    def _no_tensor(self, name: str, expected: str, given: object) -> TypeError:
         text = f"{name}: expected {expected}, got {type(given).__name__}"
         if isinstance(given, torch.fx.Proxy):
             text += f"; {self._told()} cannot be traced by torch.fx: {_UNDO}"
@@ -233,38 +238,40 @@ class FastGRU(_Replaced, nn.GRU):
 
     def forward(self, input: Any, hx: Tensor | None = None) -> Any:  # noqa: A002
         """As torch.nn.GRU's: output and h_n."""
-        return _called(FastGRU._run, self, input, hx)
+        run = _outside_compiler(FastGRU._run)
+        if has_torch_function_variadic(input, hx):
+            return _overridden(run, self, input, hx)
+        return run(self, input, hx)
 
     def _run(self, x: Any, hx: Tensor | None) -> Any:
         if isinstance(x, PackedSequence):
             return self._run_packed(x, hx)
         model, threads = self._current(x, hx)
-        told = self._told()
-        array, dtype = read_tensor("input", x, told), result_dtype(x, hx)
-        batched, batch_first = array.ndim == 3, self.batch_first
-        turned = batched and batch_first and array.shape[2] == self.input_size
-        time_first = array.transpose(1, 0, 2) if turned else array
-        # Only input of a wrong shape is still batch first here, for the error to say so.
-        h_0, first = read_state(hx, told), batch_first and not turned
-        try:
-            output, h_n = model.run(time_first, h_0, None, first, threads)
-        except ValueError as error:
-            raise_all(told, error, call_problems(self, array, h_0))
+        array, dtype = read_tensor("input", x, self._told), result_dtype(x, hx)
+        # A batch_first batch is run time first, and its output turned back, as PyTorch does it. One
+        # step of one row is the same either way, and input of a wrong shape is told as it came.
+        shape, batch_first = array.shape, self.batch_first
+        batched, turned = len(shape) == 3, False
+        if batched and batch_first and not shape[0] == shape[1] == 1:
+            turned = shape[2] == self.input_size
+            if turned:
+                array = array.transpose(1, 0, 2)
+        state = read_state(hx, self._told)
+        output, h_n = model.run(array, state, None, batch_first and not turned, threads)
         if not len(output):
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # torch's own
         if batched:
-            return as_output(output, dtype, batch_first), as_tensor(h_n, dtype)
+            return as_output(output, dtype, turned), as_tensor(h_n, dtype)
         return as_unbatched(output, dtype, batch_first), as_unbatched(h_n, dtype, False)
 
     def _run_packed(self, x: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
         model, threads = self._current(x.data, hx)
-        told = self._told()
-        data, dtype = read_tensor("input.data", x.data, told), result_dtype(x.data, hx)
+        data, dtype = read_tensor("input.data", x.data, self._told), result_dtype(x.data, hx)
         packed, h_n = run_packed(
             lambda x, h_0, lengths: model.run(x, h_0, lengths, False, threads),
             x._replace(data=torch.from_numpy(data)),
-            read_state(hx, told),
-            self,
+            read_state(hx, self._told),
+            self.num_layers * (2 if self.bidirectional else 1),
         )
         return packed._replace(data=packed.data.to(dtype)), as_tensor(h_n, dtype)
 
@@ -276,14 +283,15 @@ class FastGRUCell(_Replaced, nn.GRUCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:  # noqa: A002
         """As torch.nn.GRUCell's: the next state."""
-        state: Tensor = _called(FastGRUCell._run, self, input, hx)
+        run = _outside_compiler(FastGRUCell._run)
+        overridden = has_torch_function_variadic(input, hx)
+        state: Tensor = _overridden(run, self, input, hx) if overridden else run(self, input, hx)
         return state
 
     def _run(self, x: Tensor, hx: Tensor | None) -> Tensor:
         model, threads = self._current(x, hx)
-        told = self._told()
-        array, dtype = read_tensor("input", x, told), result_dtype(x, hx)
-        h = read_state(hx, told)
+        array, dtype = read_tensor("input", x, self._told), result_dtype(x, hx)
+        h = read_state(hx, self._told)
         rows = array.shape[:-1]
         size, hidden = self.input_size, self.hidden_size
         problems = [*shape_problems("input", array.shape, ("B", size), (size,))]
@@ -298,16 +306,14 @@ class FastGRUCell(_Replaced, nn.GRUCell):
         return as_tensor(h_n, dtype).squeeze(0)  # in torch, too, a view of a batch of one
 
 
-def _called(run: Callable[..., Any], module: Any, x: Any, hx: Any) -> Any:
-    """`run(module, x, hx)`, as torch calls its own operations.
+def _overridden(run: Callable[..., Any], module: Any, x: Any, hx: Any) -> Any:
+    """`run(module, x, hx)` as torch calls its own operations on a subclass of Tensor.
 
-    For a subclass of Tensor its __torch_function__ is called, which gives results of its class.
+    The subclass's __torch_function__ is called, whose default gives results of that class.
     """
-    run = _outside_compiler(run)
-    # A stand-in of torch.fx has one too, which would put this call into a graph.
-    if has_torch_function_variadic(x, hx) and not isinstance(x, torch.fx.Proxy):
-        return handle_torch_function(run, (x, hx), module, x, hx)
-    return run(module, x, hx)
+    if isinstance(x, torch.fx.Proxy):  # it would put this call into a graph
+        return run(module, x, hx)
+    return handle_torch_function(run, (x, hx), module, x, hx)
 
 
 def _outside_compiler(run: Callable[..., Any]) -> Callable[..., Any]:

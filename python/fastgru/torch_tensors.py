@@ -7,6 +7,8 @@ strides alone. Refuses tensors that have no memory of their own in the CPU, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,8 +23,8 @@ def result_dtype(x: Tensor, hx: Tensor | None) -> torch.dtype:
     return x.dtype if hx is None else hx.dtype
 
 
-def read_tensor(name: str, tensor: Tensor, module: str) -> Float32Array:
-    """The tensor's memory where possible; TypeError. `module` is what an error calls the module."""
+def read_tensor(name: str, tensor: Tensor, module: Callable[[], str]) -> Float32Array:
+    """The tensor's memory where possible; TypeError. `module()` is how errors call the module."""
     dtype = tensor.dtype
     if not tensor.is_cpu:
         raise TypeError(
@@ -35,7 +37,7 @@ def read_tensor(name: str, tensor: Tensor, module: str) -> Float32Array:
     # torch.func.functionalize gives tensors whose memory NumPy would read and which holds nothing.
     if _interpreter() is not None and torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         raise RuntimeError(
-            f"{module} cannot run under torch.vmap and the other transforms of torch.func, where "
+            f"{module()} cannot run under torch.vmap and the other transforms of torch.func, where "
             f"{name} stands for other tensors: call it outside, with a batch, or undo it first "
             "with a second fastgru.torch.replace_gru(model)"
         )
@@ -48,18 +50,18 @@ def read_tensor(name: str, tensor: Tensor, module: str) -> Float32Array:
     return as_float32(name, array)
 
 
-def read_state(hx: Tensor | None, module: str) -> Float32Array | None:
+def read_state(hx: Tensor | None, module: Callable[[], str]) -> Float32Array | None:
     """As `read_tensor`, and C-contiguous."""
     return None if hx is None else as_state("hx", read_tensor("hx", hx, module))
 
 
-def _no_memory(name: str, tensor: Tensor, module: str, error: Exception) -> Exception:
+def _no_memory(name: str, tensor: Tensor, module: Callable[[], str], error: Exception) -> Exception:
     """Why a tensor that is float32 and on the CPU has no memory that NumPy could see."""
     if tensor.layout is not torch.strided or tensor.is_nested:
         kind = "a nested one" if tensor.is_nested else str(tensor.layout)
         return TypeError(f"{name}: expected a dense tensor, got {kind}; pass it dense or padded")
     return RuntimeError(
-        f"{module} needs tensors with numbers in memory, and {name} is a {type(tensor).__name__} "
+        f"{module()} needs tensors with numbers in memory, and {name} is a {type(tensor).__name__} "
         f"({error}); undo it first with a second fastgru.torch.replace_gru(model)"
     )
 
