@@ -12,9 +12,6 @@ from __future__ import annotations
 import copy
 import copyreg
 import functools
-import inspect
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -22,14 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
-from torch.overrides import handle_torch_function, has_torch_function_variadic
+from torch.overrides import has_torch_function_variadic
 
 from fastgru import _core
 from fastgru.errors import UnsupportedLayerError
 from fastgru.options import check_options, positive
 from fastgru.packed import run_packed
-from fastgru.problems import call_problems, raise_all, raise_any, shape_problems
-from fastgru.text import report
+from fastgru.spec import report
+from fastgru.torch_calls import UNDO, call_overridden, has_gradient, outside_compiler
 from fastgru.torch_tensors import (
     as_output,
     as_tensor,
@@ -138,14 +135,12 @@ def replace_gru(
     return module
 
 
-_UNDO = "undo it first with a second fastgru.torch.replace_gru(model)"
 _MAKE_FX = torch._C._TorchDispatchModeKey.PROXY
 # What every call asks of torch: each look-up of a name in another module takes 20 ns.
 _is_compiling = torch.compiler.is_compiling
 _tracing_state = torch._C._get_tracing_state
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_grad_enabled = torch.is_grad_enabled
-_DISABLED: dict[Callable[..., Any], Callable[..., Any]] = {}  # of functions of this file
 
 
 class _Replaced(nn.Module):
@@ -165,7 +160,7 @@ class _Replaced(nn.Module):
             or _tracing_state() is not None
             or (_dispatch_modes() and torch._C._get_dispatch_mode(_MAKE_FX))
         ):
-            raise RuntimeError(f"{self._told()} cannot be exported or traced; {_UNDO}")
+            raise RuntimeError(f"{self._told()} cannot be exported or traced; {UNDO}")
         if self.training:
             raise RuntimeError(
                 f"{self._told()} only runs in eval mode: call the model's .eval(); to train it, "
@@ -189,16 +184,16 @@ class _Replaced(nn.Module):
     def _no_tensor(self, name: str, expected: str, given: object) -> TypeError:
         text = f"{name}: expected {expected}, got {type(given).__name__}"
         if isinstance(given, torch.fx.Proxy):
-            text += f"; {self._told()} cannot be traced by torch.fx: {_UNDO}"
+            text += f"; {self._told()} cannot be traced by torch.fx: {UNDO}"
         return TypeError(text)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What torch.jit.script calls first."""
-        raise RuntimeError(f"{self._told()} cannot be compiled by torch.jit.script; {_UNDO}")
+        raise RuntimeError(f"{self._told()} cannot be compiled by torch.jit.script; {UNDO}")
 
     def _refuse_gradients(self, *inputs: Tensor | None) -> None:
         for what, tensors in (("input", inputs), ("weights", self._parameters.values())):
-            if any(tensor is not None and _has_gradient(tensor) for tensor in tensors):
+            if any(tensor is not None and has_gradient(tensor) for tensor in tensors):
                 raise RuntimeError(
                     f"{self._told()} has no gradients, and its {what} would need one: call the "
                     "model in torch.inference_mode() or torch.no_grad(), or undo it with a second "
@@ -238,9 +233,9 @@ class FastGRU(_Replaced, nn.GRU):
 
     def forward(self, input: Any, hx: Tensor | None = None) -> Any:  # noqa: A002
         """As torch.nn.GRU's: output and h_n."""
-        run = _outside_compiler(FastGRU._run)
+        run = outside_compiler(FastGRU._run)
         if has_torch_function_variadic(input, hx):
-            return _overridden(run, self, input, hx)
+            return call_overridden(run, self, input, hx)
         return run(self, input, hx)
 
     def _run(self, x: Any, hx: Tensor | None) -> Any:
@@ -283,9 +278,11 @@ class FastGRUCell(_Replaced, nn.GRUCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:  # noqa: A002
         """As torch.nn.GRUCell's: the next state."""
-        run = _outside_compiler(FastGRUCell._run)
+        run = outside_compiler(FastGRUCell._run)
         overridden = has_torch_function_variadic(input, hx)
-        state: Tensor = _overridden(run, self, input, hx) if overridden else run(self, input, hx)
+        state: Tensor = (
+            call_overridden(run, self, input, hx) if overridden else run(self, input, hx)
+        )
         return state
 
     def _run(self, x: Tensor, hx: Tensor | None) -> Tensor:
@@ -306,30 +303,6 @@ class FastGRUCell(_Replaced, nn.GRUCell):
         return as_tensor(h_n, dtype).squeeze(0)  # in torch, too, a view of a batch of one
 
 
-def _overridden(run: Callable[..., Any], module: Any, x: Any, hx: Any) -> Any:
-    """`run(module, x, hx)` as torch calls its own operations on a subclass of Tensor.
-
-    The subclass's __torch_function__ is called, whose default gives results of that class.
-    """
-    if isinstance(x, torch.fx.Proxy):  # it would put this call into a graph
-        return run(module, x, hx)
-    return handle_torch_function(run, (x, hx), module, x, hx)
-
-
-def _outside_compiler(run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run`, which torch.compile does not look into: it breaks its graph there."""
-    if "torch._dynamo" not in sys.modules:  # seconds to import, and 0.4 us of every call
-        return run
-    disabled = _DISABLED.get(run)
-    if disabled is None:
-        disable: Any = torch.compiler.disable
-        options = {"reason": f"a GRU replaced by fastgru cannot be part of a whole graph; {_UNDO}"}
-        if "reason" not in inspect.signature(disable).parameters:  # before PyTorch 2.7
-            options = {}
-        disabled = _DISABLED[run] = disable(run, **options)
-    return disabled
-
-
 @functools.cache
 def _replaced_class(plain: Any) -> Any:
     """A subclass goes before ours: its forward stays, and its super().forward() is fastgru's."""
@@ -337,10 +310,3 @@ def _replaced_class(plain: Any) -> Any:
     if plain is fast._plain:
         return fast
     return type(plain)(f"Fast{plain.__name__}", (plain, fast), {"_plain": plain})
-
-
-def _has_gradient(tensor: Tensor) -> bool:
-    if torch.is_grad_enabled() and tensor.requires_grad:
-        return True
-    dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
-    return dual.tangent is not None
