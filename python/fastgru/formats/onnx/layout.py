@@ -183,8 +183,10 @@ def _regrouped(value: T, wanted: list[Any], declared: Dims | None) -> T:
     if axes is not None:
         return with_axes(value, axes)
     text = f"it turns axes {axes_text(value.axes)} into {wanted[:12]}"
-    numbers = [size for size in wanted if type(size) is int and size > 1]
-    if time is not None and time.size is None and numbers:
+    units = size_of(value.features) if isinstance(value, Data) else None
+    numbers = [size for size in wanted if type(size) is int and size > 1 and size != units]
+    is_free = time is not None and time.size is None and any(time in own for own in value.axes)
+    if is_free and numbers:
         text += (
             f". One of {numbers} may be the {time} of the example that it was exported with, or "
             "may join parts of several sequences; the file does not tell. If it is the former, "
