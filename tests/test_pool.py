@@ -17,11 +17,11 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import fastgru
-from conftest import Array, elsewhere, make_gru, random_input, random_weights, run_python, same_bits
-from fastgru.formats import safetensors_file
+from conftest import Array, make_gru, random_input, random_weights, run_python, same_bits
 
 I, H, L = 5, 21, 2  # noqa: E741
 CAPACITY = 6
@@ -365,7 +365,7 @@ def snapshot_of(*, count: int = 2, **changes: Any) -> bytes:
         "ids": [(1 + slot) * SLOTS + slot for slot in range(count)],
     } | changes
     tensors = {"states.0": np.zeros((L, count, H), np.float32)}
-    return safetensors_file.serialize(tensors, {"fastgru_pool": json.dumps(fields)})
+    return safetensors.numpy.save(tensors, {"fastgru_pool": json.dumps(fields)})
 
 
 def test_snapshots_refused() -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from fastgru import GRU, FormatError, load
 from fastgru.arrays import Float32Array
+from fastgru.formats import safetensors_file
+from fastgru.formats.regular import open_regular
 
 
 class CharModel:
@@ -28,10 +28,12 @@ class CharModel:
         """Raises FormatError for a file that examples/char_lm/train.py has not written."""
         self.path = path
         try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                metadata: dict[str, str] = file.metadata() or {}
-            self.tensors: dict[str, Float32Array] = safetensors.numpy.load_file(path)
-        except safetensors.SafetensorError as error:
+            with open_regular(str(path)) as file:
+                sources, metadata = safetensors_file.read(file)
+                self.tensors: dict[str, Float32Array] = {
+                    name: source.read() for name, source in sources.items() if source.dtype == "F32"
+                }
+        except FormatError as error:
             raise FormatError(f"{path}: not a safetensors file ({error})") from error
         if "vocabulary" not in metadata or metadata.get("model") not in ("torch", "d2l"):
             raise FormatError(f"{path}: not a character model: train one with examples/char_lm")
@@ -54,8 +56,8 @@ class CharModel:
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Float32Array:
         tensor = self.tensors.get(name)
-        got = "none" if tensor is None else f"{tensor.shape} {tensor.dtype}"
-        if tensor is None or tensor.shape != shape or tensor.dtype != np.float32:
+        got = "none" if tensor is None else f"{tensor.shape}"
+        if tensor is None or tensor.shape != shape:
             raise FormatError(f"{self.path}: {name}: expected {shape} float32, got {got}")
         return tensor
 

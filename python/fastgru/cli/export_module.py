@@ -13,11 +13,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fastgru.errors import FormatError
+from fastgru.formats.regular import open_regular
+from fastgru.formats.safetensors_file import read_bytes
+from fastgru.formats.safetensors_header import read_header
 from fastgru.model import Model
 from fastgru.torch_chain.check import max_error
 from fastgru.torch_chain.export import from_torch
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model")  # where training scripts put it
+_DTYPES = {  # of safetensors files, and PyTorch's names for them
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "C64": "complex64",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 
 
 def export_module(
@@ -75,13 +94,11 @@ def _made(spec: str) -> Any:
 def _state(path: Path) -> dict[str, Any]:
     """The state dict of a checkpoint."""
     import torch  # noqa: PLC0415
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
 
     if path.suffix == ".safetensors":
         try:
-            return dict(load_file(path))
-        except SafetensorError as error:
+            return _safetensors(path)
+        except FormatError as error:
             raise ValueError(f"{path}: {error}") from error
     with open(path, "rb"):  # OSError, in Python's own words
         pass
@@ -94,3 +111,21 @@ def _state(path: Path) -> dict[str, Any]:
         inside = (loaded[key] for key in _STATE_KEYS if isinstance(loaded.get(key), Mapping))
         return dict(next(inside, loaded))
     raise ValueError(f"{path}: expected a state dict, got {type(loaded).__name__}")
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    """All tensors of a safetensors file, in their own dtypes; FormatError."""
+    import torch  # noqa: PLC0415
+
+    state = {}
+    with open_regular(str(path)) as file:
+        header, _ = read_header(file)
+        for name, entry in header.items():
+            dtype = getattr(torch, _DTYPES.get(entry.dtype, ""), None)
+            if dtype is None:
+                raise FormatError(f"{name}: PyTorch's name of the dtype {entry.dtype} is not known")
+            tensor = torch.empty(entry.shape, dtype=dtype)
+            data = tensor.reshape(-1).view(torch.uint8).numpy()
+            read_bytes(file, name, entry, data)
+            state[name] = tensor
+    return state

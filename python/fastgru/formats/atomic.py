@@ -7,16 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes `data` to `path` as `replacing` does."""
-    with replacing(path) as file:
-        file.write(data)
 
 
 @contextlib.contextmanager
@@ -34,7 +27,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise IsADirectoryError(f"{name!r} is a directory")
     mode = _existing_mode(name, target)
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".fastgru-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".fastgru-{os.urandom(8).hex()}.tmp")
     try:
         file = open(temporary, "xb")  # noqa: SIM115
     except OSError as error:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastgru.arrays import Float32Array, TensorSource
 from fastgru.errors import FormatError
-from fastgru.formats import native, safetensors_file
-from fastgru.formats.atomic import write_atomically
+from fastgru.formats import native, safetensors_writer
 from fastgru.gru import GRU
 from fastgru.layers import (
     Embedding,
@@ -92,8 +91,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
         described.append(description)
         tensors |= {prefix + name: tensor for name, tensor in parts.items()}
     description = {"format_version": version, "kind": "model", "layers": described}
-    data = safetensors_file.serialize(tensors, {native.KEY: json.dumps(description)}, dtypes)
-    write_atomically(path, data)
+    safetensors_writer.write(path, tensors, {native.KEY: json.dumps(description)}, dtypes)
 
 
 def _kind_of(layer: Layer) -> str:

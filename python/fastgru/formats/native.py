@@ -13,6 +13,7 @@ contradicts the tensors or the caller.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,7 @@ import numpy as np
 
 from fastgru.arrays import Float32Array, TensorSource, shape_text
 from fastgru.errors import FormatError
-from fastgru.formats import safetensors_file
-from fastgru.formats.atomic import write_atomically
+from fastgru.formats import safetensors_writer
 from fastgru.formats.strict_json import parse_object
 from fastgru.precision import PRECISIONS, weight_names
 from fastgru.spec import (
@@ -63,10 +63,8 @@ def save_gru(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Writes `gru` to `path`, atomically."""
     version = REVERSE_VERSION if gru.reverse else 2 if gru._spec.precisions else 1
     description, tensors, dtypes = parts_of(gru, version)
-    metadata = {KEY: json.dumps({"format_version": version} | description)}
-    if gru._assumed:
-        metadata[ASSUMED_KEY] = ",".join(gru._assumed)
-    write_atomically(path, safetensors_file.serialize(tensors, metadata, dtypes))
+    text = json.dumps({"format_version": version} | description)
+    safetensors_writer.write(path, tensors, {KEY: text}, dtypes)
 
 
 def parts_of(
@@ -108,11 +106,13 @@ def read_spec(description: Mapping[str, Any], tensors: Mapping[str, TensorSource
 
 def take_scales(
     description: Mapping[str, Any], tensors: Mapping[str, TensorSource]
-) -> tuple[dict[str, TensorSource], dict[str, Float32Array]]:
+) -> tuple[Mapping[str, TensorSource], dict[str, Float32Array]]:
     """The tensors with int8 weights as real numbers, and the scales, which are not among them."""
-    found, problems = dict(tensors), Problems()
+    if not description.get("precisions"):
+        return tensors, {}
+    found, problems = dict(tensors), []
     scales = {}
-    for layer, precision in enumerate(description.get("precisions", ())):
+    for layer, precision in enumerate(description["precisions"]):
         for name in tensor_names([layer], description["bidirectional"], bias=False):
             source = found.get(name)
             if source is None:
@@ -130,12 +130,18 @@ def take_scales(
                 scales[name] = scale.read()
                 if not (np.isfinite(scales[name]) & (scales[name] > 0)).all():
                     problems.append(f"{name}{_SCALE}: expected positive finite numbers")
-                if source.read().min(initial=0) < -127:
+                integers = source.read()
+                if integers.min(initial=0) < -127:
                     problems.append(f"{name}: expected integers in -127..127, got -128")
-                found[name] = dataclasses.replace(source, is_real_float=True)
+                read = functools.partial(_same, integers)  # not from the file a second time
+                found[name] = dataclasses.replace(source, is_real_float=True, read=read)
     if problems:
         raise FormatError(report("the reduced model", problems))
     return found, scales
+
+
+def _same(array: Float32Array) -> Float32Array:
+    return array
 
 
 def _scale_problem(scale: TensorSource | None, rows: int) -> str:

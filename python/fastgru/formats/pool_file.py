@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from fastgru.arrays import Float32Array, Int64Array, shape_text
 from fastgru.errors import FormatError
-from fastgru.formats import safetensors_file
-from fastgru.formats.atomic import write_atomically
+from fastgru.formats import safetensors_file, safetensors_writer
 from fastgru.formats.regular import open_regular
 from fastgru.formats.strict_json import parse_object
 from fastgru.text import Problems, about, brief, message_of, printable, report
@@ -28,8 +28,7 @@ def write(path: str | os.PathLike[str], ids: Int64Array, states: Sequence[Float3
     """Writes a snapshot to `path`, atomically. ids: (n,), states: (L, n, H) of each GRU."""
     description = {"format_version": VERSION, "ids": ids.tolist()}
     tensors = {f"states.{gru}": array for gru, array in enumerate(states)}
-    data = safetensors_file.serialize(tensors, {KEY: json.dumps(description)})
-    write_atomically(path, data)
+    safetensors_writer.write(path, tensors, {KEY: json.dumps(description)})
 
 
 def read(
@@ -43,21 +42,23 @@ def read(
     """
     name = os.fspath(path)
     try:
-        _read(name, state_shapes, restore)
+        with open_regular(name) as file:
+            ids, states = _read(file, state_shapes)
+        try:
+            restore(ids, states)
+        except ValueError as error:
+            raise FormatError(str(error)) from error
     except FormatError as error:
         raise FormatError(about(os.fsdecode(name), error)) from error.__cause__
 
 
 def _read(
-    name: str,
-    state_shapes: Sequence[tuple[int, int]],
-    restore: Callable[[Int64Array, list[Float32Array]], None],
-) -> None:
-    with open_regular(name) as file:
-        head = file.read(9)
-        if head[8:] != b"{":
-            raise FormatError("expected a snapshot of a pool")
-        tensors, metadata = safetensors_file.read(file)
+    file: BinaryIO, state_shapes: Sequence[tuple[int, int]]
+) -> tuple[Int64Array, list[Float32Array]]:
+    """The ids and the states of an open file; FormatError."""
+    if file.read(9)[8:] != b"{":
+        raise FormatError("expected a snapshot of a pool")
+    tensors, metadata = safetensors_file.read(file)
     if KEY not in metadata:
         raise FormatError("expected a snapshot of a pool, got another safetensors file")
     description = parse_object(metadata[KEY], "the description of the pool")
@@ -93,7 +94,4 @@ def _read(
             problems.append(f"{tensor}: expected F32 {shape_text(shape)}, got {got}")
     if problems:
         raise FormatError(report("the states", problems))
-    try:
-        restore(np.array(ids, np.int64), [tensors[tensor].read() for tensor in expected])
-    except ValueError as error:
-        raise FormatError(message_of(error)) from error
+    return np.array(ids, np.int64), [tensors[tensor].read() for tensor in expected]

@@ -1,107 +1,92 @@
-"""safetensors files <-> named tensors.
+"""safetensors files -> named tensors, read one by one when they are asked for.
 
-Reading is the `safetensors` library's, after a look at the header for what it lets pass (duplicate
-names). Refuses nothing but damage: which names and dtypes make a GRU is spec.py's to judge.
+The bytes of a tensor are read from their place in the file into the array that is returned: no
+second copy is made, and other tensors are not touched. A mapping of the file would need as little
+memory, but a process that looks into a mapping dies of SIGBUS where somebody shortens the file
+meanwhile; a read that gets too little is a FormatError.
+Refuses nothing but damage (safetensors_header.py says what that is): which names and dtypes make a
+GRU is spec.py's to judge.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import math
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastgru.arrays import Float32Array, TensorSource, as_float32
+from fastgru.arrays import Float32Array, TensorSource
 from fastgru.errors import FormatError
-from fastgru.formats.strict_json import parse_object
-from fastgru.text import printable
+from fastgru.formats.safetensors_header import Entry, Header, read_header
 
-_MAX_HEADER = 100_000_000  # the library's own limit
-_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_INTEGERS = {"I8": "<i1"}  # weights in reduced precision
+_CODES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1"}
+_FLOATS = ("F64", "F32", "F16", "BF16")  # I8 holds weights in reduced precision
+_BUFFER = 1 << 16  # elements that are converted at once
 
 
-def read(file: BinaryIO) -> tuple[dict[str, TensorSource], dict[str, Any]]:
-    """The tensors and the metadata of an open file; FormatError if it is damaged."""
-    size = os.fstat(file.fileno()).st_size
-    file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
-    limit = min(size - 8, _MAX_HEADER)
-    if length > limit:
-        raise FormatError(f"the header claims {length} bytes, at most {limit} are possible")
-    header = parse_object(file.read(length), "the safetensors header")
-    metadata = header.get("__metadata__", {})
-    file.seek(0)
-    found = dict(_deserialize(file.read(size)))
-    tensors = {}
-    for name in [name for name in header if name in found]:  # the library's order is random
-        parts = found[name]
-        shape, dtype, data = tuple(parts["shape"]), parts["dtype"], parts["data"]
-        tensors[name] = TensorSource(
-            shape=shape,
-            dtype=dtype,
-            is_real_float=dtype in _FLOATS,
-            read=functools.partial(_to_float32, data, dtype, shape),
+class Tensors(Mapping[str, TensorSource]):
+    """The tensors of an open file, in the header's order, each described when it is asked for."""
+
+    def __init__(self, file: BinaryIO, header: Header) -> None:
+        self._file = file
+        self._header = header
+
+    def __getitem__(self, name: str) -> TensorSource:
+        entry = self._header[name]
+        return TensorSource(
+            shape=entry.shape,
+            dtype=entry.dtype,
+            is_real_float=entry.dtype in _FLOATS,
+            read=functools.partial(_read_float32, self._file, name, entry),
         )
-    return tensors, metadata if isinstance(metadata, dict) else {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._header
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._header)
+
+    def __len__(self) -> int:
+        return len(self._header)
 
 
-def serialize(
-    tensors: Mapping[str, Float32Array],
-    metadata: dict[str, str],
-    dtypes: Mapping[str, str] | None = None,
-) -> bytes:
-    """A safetensors file as bytes, the same for the same tensors.
-
-    `dtypes`: BF16 or I8 for those whose values these hold exactly; the others are F32.
-    """
-    import safetensors.numpy  # noqa: PLC0415
-
-    kinds = dtypes or {}
-    arrays: dict[str, np.ndarray[Any, Any]] = {
-        name: tensor.astype(np.int8) if kinds.get(name) == "I8" else tensor
-        for name, tensor in tensors.items()
-    }
-    if "BF16" not in kinds.values():
-        return safetensors.numpy.save(arrays, metadata)
-    # NumPy has no such dtype, and so the library's function for NumPy none either.
-    header: dict[str, Any] = {"__metadata__": metadata}
-    data = bytearray()
-    for name in sorted(arrays, key=lambda name: (kinds.get(name) == "BF16", name)):
-        is_bfloat16 = kinds.get(name) == "BF16"
-        stored = np.ascontiguousarray(tensors[name], "<f4")
-        if is_bfloat16:
-            stored = (stored.view("<u4") >> np.uint32(16)).astype("<u2")
-        part = stored.tobytes()
-        header[name] = {
-            "dtype": "BF16" if is_bfloat16 else "F32",
-            "shape": tensors[name].shape,
-            "data_offsets": (len(data), len(data) + len(part)),
-        }
-        data += part
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data
+def read(file: BinaryIO) -> tuple[Tensors, dict[str, str]]:
+    """The tensors and the metadata of an open file, which must stay open; FormatError."""
+    header, metadata = read_header(file)
+    return Tensors(file, header), metadata
 
 
-def _deserialize(data: bytes) -> list[tuple[str, dict[str, Any]]]:
-    import safetensors  # noqa: PLC0415
-
-    try:
-        return list(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
-        raise FormatError(f"damaged safetensors file: {printable(str(error))}") from error
+def read_bytes(file: BinaryIO, name: str, entry: Entry, target: NDArray[np.uint8]) -> None:
+    """Fills `target`, which is of the tensor's size, with its bytes as they are."""
+    file.seek(entry.start)
+    _fill(file, name, target)
 
 
-def _to_float32(data: bytearray, dtype: str, shape: tuple[int, ...]) -> Float32Array:
-    if dtype in _INTEGERS:
-        integers = np.frombuffer(data, _INTEGERS[dtype], count=math.prod(shape))
-        return integers.reshape(shape).astype(np.float32)
-    array = np.frombuffer(data, _FLOATS[dtype], count=math.prod(shape)).reshape(shape)
-    if dtype == "BF16":  # the upper half of a float32
-        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return np.ascontiguousarray(as_float32("tensor", array))
+def _read_float32(file: BinaryIO, name: str, entry: Entry) -> Float32Array:
+    """A tensor as float32; of those that hold no numbers of _CODES, nobody asks for any."""
+    code = np.dtype(_CODES[entry.dtype])
+    result = np.empty(entry.shape, np.float32)
+    flat = result.reshape(-1)
+    file.seek(entry.start)
+    if code == np.float32:
+        _fill(file, name, flat)
+        return result
+    buffer = np.empty(min(_BUFFER, flat.size), code)
+    for index in range(0, flat.size, _BUFFER):
+        target = flat[index : index + _BUFFER]
+        part = buffer[: target.size]
+        _fill(file, name, part)
+        if entry.dtype == "BF16":  # the upper half of a float32
+            np.left_shift(part, np.uint32(16), out=target.view(np.uint32), dtype=np.uint32)
+        else:
+            with np.errstate(all="ignore"):  # too large for float32 is inf, as in torch, silently
+                target[...] = part
+    return result
+
+
+def _fill(file: BinaryIO, name: str, target: NDArray[Any]) -> None:
+    got = file.readinto(target)  # type: ignore[attr-defined]
+    if got != target.nbytes:  # someone shortens the file meanwhile
+        raise FormatError(f"{name}: cut off: expected {target.nbytes} bytes, got {got}")

@@ -1,6 +1,8 @@
 """JSON from files that may be damaged or hostile: one object, or FormatError.
 
-Refuses duplicate names, which Python's parser lets pass.
+Refuses duplicate names, which Python's parser lets pass, and texts of which that parser would make
+many times their size: two bytes `{}` become an object of 64. What a text would cost is worked out
+from its punctuation before it is parsed.
 """
 
 from __future__ import annotations
@@ -9,8 +11,15 @@ import json
 from collections import Counter
 from typing import Any
 
+from fastgru.arrays import byte_text
 from fastgru.errors import FormatError
-from fastgru.text import Problems, printable, report
+from fastgru.formats.window import SPARE
+from fastgru.spec import report
+
+# An upper bound of the bytes that Python keeps while it parses, for each of these characters. An
+# object is a dict and the list of pairs that it is made from; a number is what follows a comma.
+_COSTS = {"{": 240, "[": 88, ":": 160, ",": 48, '"': 32, "\\": 80}
+_TIMES = 4  # a list of a pool's ids, each of 19 digits and a comma, costs three times its length
 
 
 def parse_object(text: bytes | str, what: str) -> dict[str, Any]:
@@ -28,6 +37,7 @@ def parse_object(text: bytes | str, what: str) -> dict[str, Any]:
             )
         return parsed
 
+    _check_cost(text, what)
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         parsed = json.loads(decoded, object_pairs_hook=unique)
@@ -38,3 +48,18 @@ def parse_object(text: bytes | str, what: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise FormatError(f"{what}: expected a JSON object, got {type(parsed).__name__}")
     return parsed
+
+
+def _check_cost(text: bytes | str, what: str) -> None:
+    if isinstance(text, bytes):
+        cost = sum(text.count(mark.encode()) * each for mark, each in _COSTS.items())
+    else:
+        cost = sum(text.count(mark) * each for mark, each in _COSTS.items())
+    if not text.isascii():
+        cost += 4 * len(text)  # an emoji makes four bytes of every character
+    limit = _TIMES * len(text) + SPARE
+    if cost > limit:
+        raise FormatError(
+            f"{what}: {byte_text(len(text), 1024)} of JSON would take about "
+            f"{byte_text(cost, 1024)} of memory, at most {byte_text(limit, 1024)} are allowed"
+        )
