@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from fastgru import _core
 from fastgru.arrays import Float32Array, as_float32, as_int64, as_state, byte_text
 from fastgru.convert import parts_of_torch_module, tensors_from_d2l
+from fastgru.importing import importing
 from fastgru.options import check_isa, check_options, positive
 from fastgru.packed import Packed, is_packed, run_packed
 from fastgru.pool import Pool
@@ -288,7 +289,8 @@ class GRU:
         >>> fastgru.load("model.safetensors").hidden_size
         2
         """
-        from fastgru.formats.native import save_gru  # noqa: PLC0415
+        with importing():
+            from fastgru.formats.native import save_gru  # noqa: PLC0415
 
         save_gru(self, path)
 

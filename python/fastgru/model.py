@@ -16,6 +16,7 @@ from fastgru.arrays import Float32Array, as_int64
 from fastgru.chain import entry_of, misfits, output_size, run_layers
 from fastgru.convert import tensors_from_d2l
 from fastgru.gru import GRU
+from fastgru.importing import importing
 from fastgru.layers import Layer, Linear, OneHot
 from fastgru.model_pool import ModelPool
 from fastgru.model_stream import ModelStream
@@ -130,7 +131,8 @@ class Model:
         >>> fastgru.load("model.safetensors").output_size
         5
         """
-        from fastgru.formats.model_file import save_model  # noqa: PLC0415
+        with importing():
+            from fastgru.formats.model_file import save_model  # noqa: PLC0415
 
         save_model(self, path)
 

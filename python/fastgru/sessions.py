@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgru import _core
-from fastgru.arrays import Float32Array, Int64Array, as_int64
+from fastgru.arrays import Float32Array, Int64Array
+from fastgru.importing import importing
 from fastgru.options import integer, positive
 from fastgru.problems import Problem, problem_of, seen, shape_problems, states_problems
 
@@ -79,7 +80,8 @@ class Sessions:
         >>> later.get_state(session)
         array([[0.25, 0.5 ]], dtype=float32)
         """
-        from fastgru.formats.pool_file import write  # noqa: PLC0415
+        with importing():
+            from fastgru.formats.pool_file import write  # noqa: PLC0415
 
         write(path, *self._core.snapshot())
 
@@ -91,7 +93,8 @@ class Sessions:
         model's layers and hidden size and a pool of this capacity; OSError if it cannot be read.
         Then all sessions are as they were.
         """
-        from fastgru.formats.pool_file import read  # noqa: PLC0415
+        with importing():
+            from fastgru.formats.pool_file import read  # noqa: PLC0415
 
         shapes = [(gru.num_layers, gru.hidden_size) for gru in self._grus]
         read(path, shapes, self._core.restore)

@@ -17,6 +17,7 @@ from fastgru.errors import FormatError, LayoutWarning, LeftOutWarning
 from fastgru.formats.left_out import LAYOUT_TEXT, is_cell, left_out, names_text
 from fastgru.formats.regular import open_regular
 from fastgru.gru import GRU
+from fastgru.importing import importing
 from fastgru.options import check_options, positive
 from fastgru.precision import reduce_spec
 from fastgru.spec import choose_prefix, spec_from_tensors
@@ -143,7 +144,8 @@ def warnings_of(
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], prefix: str | None) -> Iterator[Contents]:
     """What stands in a file, while it is open; a FormatError in here is told with its name."""
-    from fastgru.formats.contents import look_into  # noqa: PLC0415  (importing fastgru is fast)
+    with importing():  # importing fastgru is fast
+        from fastgru.formats.contents import look_into  # noqa: PLC0415
 
     name = os.fspath(path)  # before open, which would take 0 for standard input
     try:
@@ -164,7 +166,8 @@ def model_of(
 
     `wanted`: the options of `load` that the caller gave, which are sound.
     """
-    from fastgru.formats import model_file, native  # noqa: PLC0415
+    with importing():
+        from fastgru.formats import model_file, native  # noqa: PLC0415
 
     description, tensors, prefix = contents.description, contents.tensors, contents.prefix
     options = dict(wanted)
