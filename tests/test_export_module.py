@@ -15,12 +15,12 @@ import pytest
 
 import fastgru
 from conftest import run_python, same_bits
-from fastgru.cli.export_module import export_module
+from fastgru.cli.export_module import _state, export_module
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 SOURCE = """
 import torch
@@ -152,6 +152,26 @@ def test_checkpoints_that_do_not_fit(project: Path) -> None:
         export_module("my_project.nets:large", project / "c.safetensors")
     with pytest.raises(FileNotFoundError):
         export_module("my_project.nets:large", project / "missing.pt")
+
+
+def test_safetensors_of_every_dtype(tmp_path: Path) -> None:
+    """Beside a network's floats stand counters, masks and scalars: as the safetensors package."""
+    names = ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "bool"]
+    names += ["complex64", "int64", "int32", "int16", "int8", "uint8"]
+    state = {name: torch.arange(6).reshape(2, 3).to(getattr(torch, name)) for name in names}
+    state |= {"scalar": torch.tensor(7), "empty": torch.zeros(0, 3)}
+    path = tmp_path / "c.safetensors"
+    save_file(state, path)
+    loaded, expected = _state(path), load_file(path)
+    assert loaded.keys() == expected.keys()
+    for name, tensor in expected.items():
+        found = loaded[name]
+        assert (found.dtype, found.shape) == (tensor.dtype, tensor.shape)
+        bits, right = (t.reshape(-1).view(torch.uint8) for t in (found, tensor))
+        assert torch.equal(bits, right)
+    save_file({"a": torch.zeros(2, dtype=torch.uint16)}, path)
+    with pytest.raises(ValueError, match="a: PyTorch's name of the dtype U16 is not known"):
+        _state(path)
 
 
 def test_without_torch() -> None:

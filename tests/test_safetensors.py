@@ -30,6 +30,7 @@ import fastgru
 from conftest import Array, random_weights, run_python, same_bits
 from fastgru.formats import safetensors_file, safetensors_writer
 from fastgru.formats.safetensors_header import BITS, read_header
+from fastgru.formats.strict_json import parse_object
 
 FUZZ = Path(__file__).parent / "fuzz"
 NUMPY_DTYPES = ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?", "c8"]
@@ -415,3 +416,24 @@ def test_npy_headers_that_exhaust_the_parser(tmp_path: Path) -> None:
             archive.writestr("weight_ih_l0.npy", header)
         with pytest.raises(fastgru.FormatError, match=r"damaged \.npy header"):
             fastgru.load(tmp_path / "file", batch_first=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 3 + "{}," * 300_000,
+        "[]," * 300_000,
+        '{"":0},' * 150_000,
+        "1," * 500_000,
+        '"\\n",' * 200_000,
+    ],
+)
+def test_json_of_any_file_costs_a_few_times_its_length(text: str) -> None:
+    """Also where it is Keras's config: refused before it is parsed."""
+    whole = '{"a":[' + text + "0]}"
+
+    def refuse() -> None:
+        with pytest.raises(fastgru.FormatError, match="of JSON would take about"):
+            parse_object(whole, "config")
+
+    assert peak_of(refuse) < len(whole)
