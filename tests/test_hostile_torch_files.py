@@ -260,6 +260,32 @@ EXECUTION = {
     "storage's load": call("torch.storage._load_from_bytes", b"C\x01."),
     "pickle in a pickle": call("_pickle.loads", b"C\x01."),
     "a default factory": b"ccollections\ndefaultdict\ncos\nsystem\n\x85R",
+    "a value": b"cposix\nsystem\n",
+    "a key": b"}cnt\nsystem\nNs",
+    "partial": call("functools.partial", b"cos\npopen\n", text("true")),
+    "an attribute of an attribute": call(
+        "builtins.getattr", b"cmypackage\nThing\n", text("__globals__")
+    ),
+    "an attribute of an object": call(
+        "builtins.getattr", call("pathlib.PosixPath", text("x")), text("write_text")
+    ),
+    "a method of a path": text("pathlib") + text("Path.unlink") + b"\x93",
+    "getattr of a tensor": call("__builtin__.getattr", tensor("weight_ih_l0", (6, 3)), text("x")),
+    "getattr of a module": call(
+        "builtins.getattr", text("torch._utils") + text("os") + b"\x93", text("system")
+    ),
+    "Python 2's": call("commands.getoutput", text("touch sentinel")),
+    "an import": call("builtins.__import__", text("os")),
+    "another import": call("importlib.import_module", text("os")),
+    "an opened file": call("io.open", text("sentinel"), text("w")),
+    "a removed folder": call("shutil.rmtree", text(".")),
+    "a socket": call("socket.create_connection", text("example.org")),
+    "a library": call("ctypes.CDLL", text("x.so")),
+    "a run module": call("runpy.run_path", text("x.py")),
+    "a browser": call("webbrowser.open", text("x")),
+    "an installation": call("pip._internal.main", b"]"),
+    "code": call("types.FunctionType", b"N", b"}"),
+    "a built extension": call("torch.utils.cpp_extension.load", text("x")),
 }
 
 
@@ -270,6 +296,43 @@ def test_other_globals_are_refused_by_name(path: Path, container: str, name: str
     message = outcome(path, CONTAINERS[container](state(extra=EXECUTION[name])))
     assert "it holds more than tensors, containers and numbers" in message, message
     assert re.search(r"run: \w[\w.]+[,;]", message), message
+
+
+@BOTH
+def test_an_unknown_call_is_a_stand_in(path: Path, container: str) -> None:
+    """Nothing says that it is an attack, and nothing is imported to find out."""
+    innocent = [
+        call("evil.Thing", text("touch sentinel")),
+        call("evil.Thing", text("x")) + b")R" + b"}b",
+        b"cevil\nThing\n)\x81(NNe",
+        b"cevil\nThing\n)\x81(NNu",
+        b"cevil\nThing\n)\x81(NN\x90",
+        b"cevil\nThing\n)}\x92}N\x86b",
+        b"}cevil\nThing\n)Rcevil\nThing\ns",
+        call("builtins.getattr", b"cevil\nThing\n", text("Inner")) + b")R",
+        call("copyreg._reconstructor", b"cevil\nThing\n", b"cbuiltins\nobject\n", b"N"),
+        call("torch._tensor._rebuild_from_type_v2", b"cevil\nf\n", b"ctorch\nTensor\n", b")", b"N"),
+        call("torch._utils._rebuild_tensor_v2", call("evil.Thing"), b"K\0", b")", b")", b"\x89"),
+    ]
+    for value in innocent:
+        assert outcome(path, CONTAINERS[container](state(extra=value))) == ""
+        kept = tensor("bias_hh_l0", WEIGHTS["bias_hh_l0"].shape)  # a chain lists all storages
+        message = outcome(path, CONTAINERS[container](state(bias_hh_l0=value, kept=kept)))
+        assert "bias_hh_l0: " in message, message
+
+
+def test_calls_that_python_could_not_make_are_damage(path: Path) -> None:
+    """A stand-in takes what an object could take, and nothing else."""
+    thing = b"cevil\nThing\n"
+    for bad in (
+        thing + b"NR",
+        thing + b"]\x81",
+        b"N)}\x92",
+        thing + b"Na",
+        thing + b")RN(NNu",
+        thing + b")RQ",
+    ):
+        assert outcome(path, archive(state(extra=bad)))
 
 
 @pytest.mark.parametrize("name", list(EXECUTION))
@@ -609,6 +672,17 @@ BOMBS = {
     "names of numbers": b"}("
     + b"".join(text(f"bias_hh{n}") + b"N" for n in range(MANY // 18))
     + b"uN",
+    "objects": b"ca\nb\nq\0" + b"h\0)R" * (MANY // 4),
+    "objects by name": b"ca\nb\nq\0" + b"h\0)}\x92" * (MANY // 5),
+    "calls of objects": b"ca\nb\n)R" + b")R" * (MANY // 2),
+    "attributes": b"cbuiltins\ngetattr\nq\0"
+    + text("a")
+    + b"q\1cx\ny\nq\2"
+    + b"0h\0h\2h\1\x86Rq\2" * (MANY // 12),
+    "long attributes": b"cbuiltins\ngetattr\nq\0"
+    + text("a" * 4000)
+    + b"q\1cx\ny\nq\2"
+    + b"0h\0h\2h\1\x86Rq\2" * (MANY // 12),
     "long integers": (b"\x8a\xff" + b"\x7f" * 255) * (MANY // 257),
 }
 

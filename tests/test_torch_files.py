@@ -367,17 +367,6 @@ def test_a_whole_module_is_refused_by_its_class(save: Save, torch: ModuleType) -
     assert "save model.state_dict() instead" in text
 
 
-class Anything:
-    """A class of the user's program."""
-
-
-def test_other_globals_are_all_named(save: Save, torch: ModuleType) -> None:
-    """Wherever they stand, and although nothing needs them."""
-    text = problem(save({"model": tensors(torch), "a": Anything(), "b": Path("x"), "c": print}))
-    for name in ("test_torch_files.Anything", "pathlib.", "builtins.print"):
-        assert name in text
-
-
 def test_torchscript_is_refused(tmp_path: Path, torch: ModuleType) -> None:
     """Python code in the archive."""
     path = tmp_path / "model.pt"

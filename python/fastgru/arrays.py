@@ -36,6 +36,7 @@ class TensorSource:
     dtype: str
     is_real_float: bool
     read: Callable[[], Float32Array]  # C-contiguous, of `shape`
+    no_tensor: bool = False  # something else has the name, and `dtype` says what
 
 
 def as_float32(name: str, value: ArrayLike) -> Float32Array:

@@ -189,11 +189,11 @@ def choose_prefix(tensors: Mapping[Any, Any], prefix: str | None) -> str:
         for candidate in (prefix, f"{prefix}."):
             if candidate in prefixes:
                 return candidate
-        there = f"GRUs stand under {_quoted(modules)}" if modules else _seen(names)
-        raise FormatError(f"no GRU under prefix {brief(prefix)}: {there}")
+        there = f"GRUs stand under {_listed(map(repr, modules))}" if modules else seen(names)
+        raise FormatError(f"no GRU under prefix {prefix!r}: {there}")
     if not modules:
         raise FormatError(
-            f"no GRU found: no name ends in weight_ih_l0 or weight_hh_l0; {_seen(names)}"
+            f"no GRU found: no name ends in weight_ih_l0 or weight_hh_l0; {seen(names)}"
         )
     if len(modules) == 1:
         return next(iter(modules))
@@ -282,6 +282,9 @@ def _times(count: int, size: int | str) -> int | str:
 
 
 def _tensor_problems(name: str, source: TensorSource, expected: Shape) -> Iterator[str]:
+    if source.no_tensor:
+        yield f"{name}: expected a tensor, got {source.dtype}; save a plain tensor in its place"
+        return
     fits = len(source.shape) == len(expected) and all(
         isinstance(want, str) or want == got
         for want, got in zip(expected, source.shape, strict=True)
@@ -320,5 +323,6 @@ def _quoted(names: Collection[str]) -> str:
     return listed(first, of=len(names))
 
 
-def _seen(names: list[str]) -> str:
-    return f"the names are {listed(names)}" if names else "there are no tensors"
+def seen(names: list[str]) -> str:
+    """What an error says of the names, when none is the right one."""
+    return f"the names are {_listed(names)}" if names else "there are no tensors"

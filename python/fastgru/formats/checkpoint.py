@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastgru.errors import FormatError
-from fastgru.formats.pickle_values import Dict, Other
+from fastgru.formats.pickle_values import Dict, Global, Other, StandIn
 from fastgru.formats.torch_objects import Tensor
 from fastgru.formats.window import Allowance
 from fastgru.spec import gru_prefixes
@@ -93,7 +93,9 @@ def find_prefix(checkpoint: Checkpoint, prefix: str | None) -> str | None:
 
 def kind_of(value: Any) -> str:
     """What an error calls a value that is no tensor."""
-    return value.kind if type(value) is Other else type(value).__name__
+    if isinstance(value, (Global, Other, StandIn)):
+        return value.kind
+    return type(value).__name__
 
 
 def _items(container: Any, allowance: Allowance) -> Iterator[tuple[str, Any]]:

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from fastgru.errors import FormatError
-from fastgru.formats.pickle_values import Dict, Global, Meaning, Other
-from fastgru.formats.window import Allowance, Window
+from fastgru.formats.pickle_globals import call, call_with_names, push_global, stack_global
+from fastgru.formats.pickle_machine import Machine
+from fastgru.formats.pickle_values import Dict, Other, StandIn
 
 _MAX_TEXT = 4096  # of a string that is kept; no name is longer
-_MAX_GLOBAL = 500
-_MAX_LISTED = 12
 
 # What a value takes, in bytes: one to two times what tracemalloc measures under Python 3.11.
 _SLOT = 20  # in a stack or a list that grows
@@ -28,30 +27,6 @@ _TUPLE = 64
 _GLOBAL = 150
 _MARK = 110
 _MEMO = 140
-
-
-class Machine:
-    """The state of one reading: stacks as in Python's pickle.py."""
-
-    __slots__ = ("allowance", "marked", "meaning", "memo", "stack", "unknown", "window")
-
-    def __init__(self, window: Window, meaning: Meaning, allowance: Allowance) -> None:
-        self.window = window
-        self.meaning = meaning
-        self.allowance = allowance
-        self.stack: list[Any] = []
-        self.marked: list[list[Any]] = []  # the stacks below each mark
-        self.memo: dict[int, Any] = {}
-        self.unknown: dict[str, None] = {}  # an ordered set
-
-    def mark(self) -> None:
-        self.marked.append(self.stack)
-        self.stack = []
-
-    def above_mark(self) -> list[Any]:
-        values = self.stack
-        self.stack = self.marked.pop()
-        return values
 
 
 # ---- values ----
@@ -150,7 +125,7 @@ def _add(machine: Machine, values: list[Any], kind: type) -> None:
         target.flat.extend(values)
     elif type(target) is list and kind is list:
         target.extend(values)
-    elif type(target) is not Other:
+    elif type(target) not in (Other, StandIn):
         raise FormatError(f"items are put into what is no {kind.__name__.lower()}")
 
 
@@ -185,46 +160,7 @@ def _get(layout: str) -> Callable[[Machine], None]:
     return lambda machine: machine.stack.append(machine.memo[_length(machine, layout)])
 
 
-# ---- globals ----
-
-
-def _global(machine: Machine) -> None:
-    lines = [machine.window.line(_MAX_GLOBAL), machine.window.line(_MAX_GLOBAL)]
-    try:
-        module, name = (line.decode("utf-8") for line in lines)
-    except UnicodeDecodeError as error:
-        raise FormatError(f"a global named {b'.'.join(lines)!r}") from error
-    _push_global(machine, module, name)
-
-
-def _stack_global(machine: Machine) -> None:
-    name, module = machine.stack.pop(), machine.stack.pop()
-    if type(name) is not str or type(module) is not str:
-        raise FormatError("a global whose name is no string")
-    _push_global(machine, module, name)
-
-
-def _push_global(machine: Machine, module: str, name: str) -> None:
-    full = f"{'builtins' if module == '__builtin__' else module}.{name}"  # Python 2's name
-    machine.allowance.take(sys.getsizeof(full))
-    if not machine.meaning.knows(full) and len(machine.unknown) < _MAX_LISTED:
-        machine.unknown[full[:100] if full.isprintable() else ascii(full[:100])] = None
-    machine.stack.append(Global(full))
-
-
-def _call(machine: Machine) -> None:
-    args, function = machine.stack.pop(), machine.stack.pop()
-    if type(function) is not Global or type(args) is not tuple:
-        raise FormatError("a call of what is no global")
-    known = machine.meaning.knows(function.name)
-    value = machine.meaning.call(function.name, args) if known else _OBJECT
-    machine.stack.append(value)
-
-
-def _call_with_names(machine: Machine) -> None:
-    for _ in range(3):  # names, arguments, class: no tensor is made like this
-        machine.stack.pop()
-    machine.stack.append(_OBJECT)
+# ---- what stands outside of the pickle ----
 
 
 def _persistent(machine: Machine) -> None:
@@ -234,7 +170,6 @@ def _persistent(machine: Machine) -> None:
 _BYTES = Other("bytes")
 _LONG_TEXT = Other("a long string")
 _SET = Other("a set")
-_OBJECT = Other("an object")
 
 # Opcode -> what it does, and the bytes that this keeps beside what it counts itself.
 OPCODES: dict[bytes, tuple[Callable[[Machine], object], int]] = {
@@ -283,11 +218,11 @@ OPCODES: dict[bytes, tuple[Callable[[Machine], object], int]] = {
     b"\x94": (_memoize, _MEMO),
     b"h": (_get("<B"), _SLOT),
     b"j": (_get("<I"), _SLOT),
-    b"c": (_global, _SLOT + _GLOBAL),
-    b"\x93": (_stack_global, _SLOT + _GLOBAL),
-    b"R": (_call, _SLOT),
-    b"\x81": (_call, _SLOT),
-    b"\x92": (_call_with_names, _SLOT),
+    b"c": (push_global, _SLOT + _GLOBAL),
+    b"\x93": (stack_global, _SLOT + _GLOBAL),
+    b"R": (call, _SLOT),
+    b"\x81": (call, _SLOT),
+    b"\x92": (call_with_names, _SLOT),
     b"b": (lambda machine: machine.stack.pop(), 0),  # BUILD: attributes, of which none matters
     b"Q": (_persistent, _SLOT),
 }

@@ -2,14 +2,15 @@
 
 There is no way from here to Python's own unpickler, to an import or to a call of what a pickle
 names: a global is a string. What calling it would have given is for a `Meaning` to say, which
-decides by that string; BUILD, which could set attributes, changes nothing. Values are numbers,
-short strings, tuples, lists, `Dict`, `Global`, what the Meaning returns, and `Other` for what
+decides by that string; an object that has no meaning is never made, and a `StandIn` that knows its
+name holds its place. BUILD, which could set attributes, changes nothing. Values are numbers, short
+strings, tuples, lists, `Dict`, `Global`, `StandIn`, what the Meaning returns, and `Other` for what
 nobody needs: sets, bytes, long strings, long integers.
 
 So that no pickle costs more than its size allows: every opcode pays for what it keeps, lengths are
 compared with the bytes that are there, keys are never hashed or compared (nested tuples, chosen
 integers), and nothing recurses. Refuses text protocols (0 and 1), out-of-band buffers, the
-extension registry, and every global that the Meaning does not know: FormatError naming them.
+extension registry, and what only an attack names (pickle_hostile.py): FormatError.
 """
 
 from __future__ import annotations
@@ -17,29 +18,30 @@ from __future__ import annotations
 from typing import Any
 
 from fastgru.errors import FormatError
-from fastgru.formats.pickle_opcodes import OPCODES, Machine
+from fastgru.formats.pickle_machine import Machine
+from fastgru.formats.pickle_opcodes import OPCODES
 from fastgru.formats.pickle_values import Meaning
 from fastgru.formats.window import Allowance, Window
 
 
-class UnknownGlobals(FormatError):
-    """The pickle names globals that its Meaning does not know; `str` of it lists them."""
+class HostileGlobals(FormatError):
+    """The pickle names globals that have no place in a checkpoint; `str` of it lists them."""
 
 
 def read_pickle(window: Window, meaning: Meaning, allowance: Allowance) -> Any:
     """The value of the pickle that starts where `window` stands; it then stands behind it.
 
-    Raises UnknownGlobals, or FormatError for a damaged pickle.
+    Raises HostileGlobals, or FormatError for a damaged pickle.
     """
     machine = Machine(window, meaning, allowance)
     value = None
     try:
         value = _run(machine)
     except FormatError:
-        if not machine.unknown:  # else it may only follow from them
+        if not machine.hostile:  # which are the news, whatever is damaged behind them
             raise
-    if machine.unknown:
-        raise UnknownGlobals(", ".join(machine.unknown))
+    if machine.hostile:
+        raise HostileGlobals(", ".join(machine.hostile))
     return value
 
 

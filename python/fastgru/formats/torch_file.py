@@ -2,8 +2,9 @@
 
 Both containers: the zip archive of torch 1.6 and later, and the chain of pickles before it. A
 state dict may stand anywhere in a checkpoint. Tensor data is read when a TensorSource's `read` is
-called, straight from the file. Refuses TorchScript archives, pickled modules and whatever else
-names more than tensors, containers and numbers; big-endian files; and damage: one FormatError.
+called, straight from the file. Objects beside the tensors are never made, and stop nobody. Refuses
+TorchScript archives; pickles that name what only an attack names; files whose tensors are all
+inside of objects, such as a pickled module; big-endian files; and damage: one FormatError.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from fastgru.arrays import Float32Array, TensorSource
 from fastgru.errors import FormatError
 from fastgru.formats import zip_directory
 from fastgru.formats.checkpoint import GRU_LIKE, find_prefix, flatten, kind_of
-from fastgru.formats.pickle_reader import UnknownGlobals, read_pickle
-from fastgru.formats.pickle_values import Dict
+from fastgru.formats.pickle_reader import HostileGlobals, read_pickle
+from fastgru.formats.pickle_values import Dict, Other
 from fastgru.formats.strided import CODES, element_span, read_float32
 from fastgru.formats.torch_objects import ITEM_SIZES, Storage, Tensor, TorchObjects
 from fastgru.formats.window import Allowance, Window
 from fastgru.formats.zip_directory import Member
-from fastgru.text import about, report
+from fastgru.spec import report, seen
 
 _PICKLE = "data.pkl"
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -33,6 +34,10 @@ _PROTOCOL = 1001
 _MAX_PROBLEMS = 12
 _ADVICE = (
     "in Python with torch, save model.state_dict() instead: torch.save(model.state_dict(), path)"
+)
+_HOSTILE_ADVICE = (
+    "no training program needs that in a checkpoint, so ask whoever made the file, and do not give "
+    "it to torch.load without weights_only=True. If it is your own"
 )
 
 Named = tuple[dict[str, TensorSource], str | None]
@@ -65,7 +70,8 @@ def read_zip(file: BinaryIO, prefix: str | None) -> Named | None:
         text = _checked(file, order).read(min(order.size, 10))
         _require_little_endian(text == b"little")
     window = _checked(file, members[pickles[0]])
-    value = _read(window, TorchObjects(allowance), allowance)
+    objects = TorchObjects(allowance)
+    value = _read(window, objects, allowance)
     sound: set[str] = set()  # keys of storages whose checksums are right
 
     def start_of(storage: Storage) -> int:
@@ -79,7 +85,7 @@ def read_zip(file: BinaryIO, prefix: str | None) -> Named | None:
             sound.add(storage.key)
         return member.start
 
-    return _sources(value, file, start_of, allowance, prefix)
+    return _sources(value, objects, file, start_of, prefix)
 
 
 def read_chain(file: BinaryIO, prefix: str | None) -> Named:
@@ -111,7 +117,7 @@ def read_chain(file: BinaryIO, prefix: str | None) -> Named:
             raise FormatError(f"its storage {storage.key[:50]!r} is not in the file")
         return starts[storage.key]
 
-    return _sources(value, file, start_of, allowance, prefix)
+    return _sources(value, objects, file, start_of, prefix)
 
 
 def _starts(window: Window, keys: Any, storages: dict[str, Storage], size: int) -> dict[str, int]:
@@ -139,10 +145,10 @@ def _starts(window: Window, keys: Any, storages: dict[str, Storage], size: int) 
 def _read(window: Window, objects: TorchObjects, allowance: Allowance) -> Any:
     try:
         return read_pickle(window, objects, allowance)
-    except UnknownGlobals as error:
+    except HostileGlobals as error:
         raise FormatError(
             f"it holds more than tensors, containers and numbers, which fastgru does not run: "
-            f"{error}; {_ADVICE}"
+            f"{error}; {_HOSTILE_ADVICE}, {_ADVICE}"
         ) from error
     except FormatError as error:
         raise FormatError(f"the pickle in the torch.save file: {error}") from error
@@ -162,20 +168,23 @@ def _checked(file: BinaryIO, member: Member) -> Window:
 
 
 def _sources(
-    value: Any, file: BinaryIO, start_of: StartOf, allowance: Allowance, prefix: str | None
+    value: Any, objects: TorchObjects, file: BinaryIO, start_of: StartOf, prefix: str | None
 ) -> Named:
     """All that the validator may want; other tensors are not looked into."""
-    checkpoint = flatten(value, allowance)
+    checkpoint = flatten(value, objects.allowance)
+    if objects.foreign and not checkpoint.tops:
+        raise FormatError(_only_in_objects(list(checkpoint.values), list(objects.foreign)))
     sources, problems = {}, []
     for name, found in checkpoint.values.items():
         if type(found) is not Tensor:
-            sources[name] = TensorSource((), kind_of(found), False, _nothing)
+            no_tensor = not (type(found) is Other and found.is_tensor)
+            sources[name] = TensorSource((), kind_of(found), False, _nothing, no_tensor)
             continue
         if not GRU_LIKE.search(name):
             sources[name] = TensorSource(_claimed_shape(found), found.dtype, False, _nothing)
             continue
         try:
-            sources[name] = _source(name, found, file, start_of, allowance)
+            sources[name] = _source(name, found, file, start_of, objects.allowance)
         except FormatError as error:
             problems.append(about(name, error))
         if len(problems) == _MAX_PROBLEMS:
@@ -183,6 +192,17 @@ def _sources(
     if problems:
         raise FormatError(report("the torch.save file", problems))
     return sources, find_prefix(checkpoint, prefix)
+
+
+def _only_in_objects(names: list[str], objects: list[str]) -> str:
+    """A GRU may be in the file, but not by the names of plain tensors: a pickled module, say."""
+    listed = f"objects, which fastgru does not make: {', '.join(objects)}"
+    if not names:
+        return f"it holds no plain tensors, but {listed}; {_ADVICE}"
+    return (
+        "no GRU found: no plain tensor's name ends in weight_ih_l0 or weight_hh_l0; "
+        f"{seen(names)}. The file also holds {listed}; if the GRU is in one of them, {_ADVICE}"
+    )
 
 
 def _source(

@@ -2,7 +2,8 @@
 
 A tensor is only described here, as the file describes it: strided.py judges and reads it. Tensors
 without real numbers of their own (sparse, quantized, nested, meta) and NumPy's arrays become an
-`Other`, which stops nobody. Knows no other global, so that reading refuses the file.
+`Other`, and a tensor that is made of or by something foreign becomes a `StandIn`: both stop nobody
+who does not need them. Knows no other global. Refuses arguments that make no sense.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastgru.errors import FormatError
-from fastgru.formats.pickle_values import Dict, Global, Other
+from fastgru.formats.pickle_values import Dict, Global, Other, StandIn
 from fastgru.formats.window import Allowance
 
 ITEM_SIZES = {
@@ -76,7 +77,7 @@ _NUMPY = [
     for core in ("core", "_core")
     for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
 ]
-_OTHERS = {
+_ODD_TENSORS = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
     "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
     "torch._utils._rebuild_qtensor": "a quantized tensor",
@@ -86,6 +87,8 @@ _OTHERS = {
     "torch._utils._rebuild_xla_tensor": "a tensor of another device",
     "torch.nn.parameter.UninitializedParameter": "an uninitialized parameter",
     "torch.nn.parameter.UninitializedBuffer": "an uninitialized buffer",
+}
+_OTHERS = {
     "torch.serialization._get_layout": "a layout",
     "torch.device": "a device",
     "torch.Tensor": "a class",
@@ -143,27 +146,39 @@ class TorchObjects:
     """The Meaning of torch.save's pickles. `storages`: those that were named, by their keys."""
 
     def __init__(self, allowance: Allowance) -> None:
+        self.foreign: dict[str, None] = {}
         self.storages: dict[str, Storage] = {}
-        self._allowance = allowance
+        self.allowance = allowance
 
     def knows(self, name: str) -> bool:
-        return any(name in table for table in (_CALLS, _OTHERS, _STORAGE_DTYPES, _DTYPES))
+        return any(name in table for table in _TABLES)
 
     def call(self, name: str, args: tuple[Any, ...]) -> Any:
+        self.allowance.take(200)
         while name in _OF_A_CLASS:  # (function, class, its arguments, state)
-            if len(args) < 3 or type(args[0]) is not Global or type(args[2]) is not tuple:
+            if len(args) < 3 or type(args[2]) is not tuple:
                 raise FormatError(f"{name}: arguments that make no sense")
-            name, args = args[0].name, args[2]
-        self._allowance.take(200)
+            function, kind, args = args[:3]
+            for part in (function, kind):
+                if type(part) not in (Global, StandIn):
+                    raise FormatError(f"{name}: arguments that make no sense")
+                if type(part) is StandIn or not self.knows(part.name):
+                    return StandIn(part.name)  # who knows what its numbers mean
+            name = function.name
+        if name in _ODD_TENSORS:
+            return Other(_ODD_TENSORS[name], is_tensor=True)
         make = _CALLS.get(name)
         if make is None:
             return Other(_OTHERS.get(name, "an object"))
         try:
             value = make(*args)
         except TypeError as error:  # too few arguments, or too many
-            raise FormatError(f"{name}: arguments that make no sense") from error
+            foreign = next((value for value in args if type(value) is StandIn), None)
+            if foreign is None:
+                raise FormatError(f"{name}: arguments that make no sense") from error
+            value = foreign
         if type(value) is Dict:
-            self._allowance.take(24 * len(value.flat))
+            self.allowance.take(24 * len(value.flat))
         return value
 
     def persistent(self, identity: Any) -> Any:
@@ -177,7 +192,7 @@ class TorchObjects:
         if dtype is None or type(count) is not int or count < 0:
             raise FormatError(f"storage {key[:50]!r}: a type or a size that makes no sense")
         begin, end = _view(view[0] if view else None, count, key)
-        self._allowance.take(300)
+        self.allowance.take(300)
         storage = Storage(key, dtype, count, begin, end)
         first = self.storages.setdefault(key, storage)
         if storage.nbytes != first.nbytes:
@@ -210,10 +225,13 @@ def _ordered_dict(pairs: Any = ()) -> Dict:
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
     """requires_grad and hooks may follow, and bits such as that all signs are to be turned."""
+    for part in (storage, offset, size, stride):
+        if type(part) is StandIn:
+            return part
     if type(storage) is not Storage or len(rest) > 3:
         raise TypeError
     if len(rest) == 3 and rest[2] and not (type(rest[2]) is Dict and not rest[2].flat):
-        return Other("a tensor that is to be negated or conjugated")
+        return Other("a tensor that is to be negated or conjugated", is_tensor=True)
     return Tensor(storage, storage.dtype, offset, size, stride)
 
 
@@ -222,7 +240,11 @@ def _tensor_of_dtype(*args: Any) -> Any:
     tensor = _tensor(*args[:6], *args[7:])
     name = _DTYPES.get(args[6].name) if len(args) > 6 and type(args[6]) is Global else None
     if name is None or type(tensor) is not Tensor:
-        return Other("a tensor of an unknown dtype")
+        return (
+            tensor
+            if type(tensor) is StandIn
+            else Other("a tensor of an unknown dtype", is_tensor=True)
+        )
     return Tensor(tensor.storage, name, tensor.offset, tensor.size, tensor.stride)
 
 
@@ -231,7 +253,11 @@ def _of_device(tensor: Any, dtype: Any, *rest: Any) -> Any:
     same = (
         type(dtype) is Global and type(tensor) is Tensor and dtype.name == f"torch.{tensor.dtype}"
     )
-    return tensor if same else Other("a tensor of another device")
+    return (
+        tensor
+        if same or type(tensor) is StandIn
+        else Other("a tensor of another device", is_tensor=True)
+    )
 
 
 def _first(value: Any, *rest: Any) -> Any:
@@ -259,3 +285,4 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "collections.defaultdict": lambda *args: Dict([]),
     "collections.deque": lambda *args: [],
 }
+_TABLES = (_CALLS, _OTHERS, _ODD_TENSORS, _STORAGE_DTYPES, _DTYPES)
