@@ -14,29 +14,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from fastgru import refusal_reasons as reasons
 from fastgru.arrays import Float32Array, TensorSource, shape_text, source_of
 from fastgru.errors import FormatError
-from fastgru.text import (
-    MAX_LISTED,
-    Problems,
-    brief,
-    listed,
-    message_of,
-    number_text,
-    printable,
-    report,
-)
-
-__all__ = [
-    "ACTIVATIONS",
-    "RECURRENT_ACTIVATIONS",
-    "ModelSpec",
-    "Shape",
-    "gru_prefixes",
-    "report",  # text.py's, which most readers of files take from here
-    "spec_from_tensors",
-    "tensor_names",
-]
+from fastgru.refusal_reasons import Computed
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_02")
@@ -113,12 +94,15 @@ def spec_from_tensors(
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix: expected a string or None, got {brief(prefix)}")
     names = [name for name in tensors if isinstance(name, str)]
-    prefix = choose_prefix(tensors, prefix)
-    found, problems = _collect(tensors, names, prefix)
+    prefix = _choose_prefix(tensors, names, prefix)
+    computed = reasons.computed_weights(names).get(prefix, {})
+    found, problems = _collect(tensors, names, prefix, computed)
+    problems.extend(reasons.computed_problems(prefix, computed))
     shapes = {name: source.shape for name, (_, source) in found.items()}
-    layers = sorted({int(name.split("_")[2][1:]) for name in found})
-    bidirectional = any(name.endswith("_reverse") for name in found)
-    bias = any(name.startswith("bias") for name in found)
+    there = {*found, *map(_layer_name, computed)}
+    layers = sorted({int(name.split("_")[2][1:]) for name in there})
+    bidirectional = any(name.endswith("_reverse") for name in there)
+    bias = any(name.startswith("bias") for name in there)
     hidden_size = _hidden_size(shapes)
     input_size = _input_size(shapes, hidden_size)
 
@@ -128,11 +112,11 @@ def spec_from_tensors(
     where = printable(prefix)
     for name in tensor_names(layers, bidirectional, bias):
         expected = _expected_shape(name, input_size, hidden_size, bidirectional)
-        if name not in found:
-            problems.append(f"{where}{name}: missing, expected {shape_text(expected)}")
-        else:
+        if name not in there:
+            problems.append(f"{prefix}{name}: missing, expected {shape_text(expected)}")
+        elif name in found:
             problems.extend(_tensor_problems(*found[name], expected))
-    problems.extend(_other_network(shapes, hidden_size))
+    problems.extend(reasons.other_network(shapes, hidden_size))
     if reverse and bidirectional:
         problems.append("reverse: expected False with two directions, got True")
     for letter, size in (("hidden", hidden_size), ("input", input_size)):
@@ -166,8 +150,10 @@ def gru_prefixes(names: Iterable[str]) -> set[str]:
     >>> gru_prefixes(["encoder.rnn.weight_ih_l0", "encoder.rnn.bias_ih_l0", "head.weight"])
     {'encoder.rnn.'}
     """
+    names = list(names)
     found = ((name, _GRU_NAME.search(name)) for name in names)
-    return {name[: match.start()] for name, match in found if match}
+    plain = {name[: match.start()] for name, match in found if match}
+    return plain | reasons.computed_weights(names).keys()
 
 
 def choose_prefix(tensors: Mapping[Any, Any], prefix: str | None) -> str:
@@ -184,6 +170,8 @@ def choose_prefix(tensors: Mapping[Any, Any], prefix: str | None) -> str:
         stem, dot, leaf = name.rpartition(".")
         if _LAYER_NAME.fullmatch(leaf) or _CELL_NAME.fullmatch(leaf):
             modules.setdefault(stem + dot, []).append(name)
+    computed = reasons.computed_weights(names)
+    modules |= {stem: [] for stem in computed if stem not in modules}
     if prefix is not None:
         prefixes = gru_prefixes(names)
         for candidate in (prefix, f"{prefix}."):
@@ -192,48 +180,47 @@ def choose_prefix(tensors: Mapping[Any, Any], prefix: str | None) -> str:
         there = f"GRUs stand under {_listed(map(repr, modules))}" if modules else seen(names)
         raise FormatError(f"no GRU under prefix {prefix!r}: {there}")
     if not modules:
-        raise FormatError(
-            f"no GRU found: no name ends in weight_ih_l0 or weight_hh_l0; {seen(names)}"
-        )
+        nothing = f"no name ends in weight_ih_l0 or weight_hh_l0; {seen(names)}"
+        raise FormatError(f"no GRU found: {reasons.packed_problem(names) or nothing}")
     if len(modules) == 1:
         return next(iter(modules))
 
-    shapes = {}
+    weights: dict[str, str] = {}  # what is known of each one's recurrent weight
+    fitting = []
     for stem in modules:
         leaf = "weight_hh_l0" if f"{stem}weight_hh_l0" in tensors else "weight_hh"
         name = stem + leaf
-        shapes[stem] = source_of(name, tensors[name]).shape if name in tensors else ()
-    fitting = [stem for stem, s in shapes.items() if len(s) == 2 and s[0] == 3 * s[1]]
+        shape = source_of(name, tensors[name]).shape if name in tensors else ()
+        ways = [one.way for leaf, one in computed.get(stem, {}).items() if "weight_hh" in leaf]
+        weights[stem] = f"computed by {ways[0]}" if ways else f"{shape or 'missing'}"
+        if ways or (len(shape) == 2 and shape[0] == 3 * shape[1]):
+            fitting.append(stem)
     if len(fitting) == 1:
         return fitting[0]
-    networks = [
-        f"{brief(stem, _PREFIX_LIMIT)} (recurrent weight {shape_text(s) if s else 'missing'})"
-        for stem, s in islice(shapes.items(), MAX_LISTED)
-    ]
-    raise FormatError(
-        f"several networks found, pick one with prefix=...: {listed(networks, of=len(shapes))}"
-    )
+    listed = _listed(f"{stem!r} (recurrent weight {text})" for stem, text in weights.items())
+    raise FormatError(f"several networks found, pick one with prefix=...: {listed}")
 
 
 def _collect(
-    tensors: Mapping[Any, Any], names: list[str], prefix: str
-) -> tuple[dict[str, tuple[str, TensorSource]], Problems]:
+    tensors: Mapping[Any, Any], names: list[str], prefix: str, computed: Mapping[str, Computed]
+) -> tuple[dict[str, tuple[str, TensorSource]], list[str]]:
     """The GRU's tensors by layer name, each with its full name; and the names that do not fit."""
     leaves = {name[len(prefix) :]: name for name in names if name.startswith(prefix)}
-    has_layers = any(_LAYER_NAME.fullmatch(leaf) for leaf in leaves)
-    found, problems = {}, Problems()
+    parts = {part for one in computed.values() for part in one.parts}
+    has_layers = any(_LAYER_NAME.fullmatch(leaf) for leaf in {*leaves, *computed})
+    found, problems = {}, []
     for leaf, name in leaves.items():
-        if _LAYER_NAME.fullmatch(leaf):
-            found[leaf] = name, source_of(name, tensors[name])
-        elif _CELL_NAME.fullmatch(leaf) and not has_layers:
-            found[f"{leaf}_l0"] = name, source_of(name, tensors[name])
-        elif leaf.startswith("weight_hr"):
-            problems.append(
-                f"{printable(name)}: a projection, this looks like an LSTM with proj_size"
-            )
-        elif "." not in leaf and _GRU_LIKE.match(leaf):
-            problems.append(f"{printable(name)}: no tensor of a GRU has this name")
+        is_cells = _CELL_NAME.fullmatch(leaf) is not None and not has_layers
+        if is_cells or _LAYER_NAME.fullmatch(leaf):
+            found[_layer_name(leaf)] = name, source_of(name, tensors[name])
+        elif name not in parts and _GRU_LIKE.match(leaf) and "." not in leaf:
+            problems.append(reasons.odd_name(name, leaf))
     return found, problems
+
+
+def _layer_name(leaf: str) -> str:
+    """A GRUCell's weights are those of a layer 0."""
+    return f"{leaf}_l0" if _CELL_NAME.fullmatch(leaf) else leaf
 
 
 def _hidden_size(shapes: Mapping[str, tuple[int, ...]]) -> int | str:
@@ -295,17 +282,6 @@ def _tensor_problems(name: str, source: TensorSource, expected: Shape) -> Iterat
         yield f"{printable(name)}: expected {shape_text(expected)}, got {got}"
     if not source.is_real_float:
         yield f"{printable(name)}: expected a real floating dtype, got {printable(source.dtype)}"
-
-
-def _other_network(shapes: Mapping[str, tuple[int, ...]], hidden_size: int | str) -> Iterator[str]:
-    rows = {shape[0] for name, shape in shapes.items() if name.startswith("weight") and shape}
-    if isinstance(hidden_size, int) and hidden_size > 0:
-        if rows == {hidden_size}:
-            rows_text = f"H = {number_text(hidden_size)} rows"
-            yield f"this looks like an RNN: {rows_text} in all weights, a GRU has 3H"
-        if rows == {4 * hidden_size}:
-            rows_text = f"4H = {number_text(4 * hidden_size)} rows"
-            yield f"this looks like an LSTM: {rows_text} in all weights, a GRU has 3H"
 
 
 def _read(

@@ -19,7 +19,7 @@ from fastgru.formats.window import Allowance
 from fastgru.spec import gru_prefixes
 from fastgru.text import Problems, printable, report
 
-GRU_LIKE = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)")
+GRU_LIKE = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)|_all_weight_values")  # of a quantized one
 _MAX_DEPTH = 100
 _CONTAINERS = (Dict, list, tuple)
 _VISIT, _KEPT = 8, 300  # bytes paid for a look at a value, and for a name that is kept
