@@ -310,6 +310,8 @@ def test_an_unknown_call_is_a_stand_in(path: Path, container: str) -> None:
         b"cevil\nThing\n)}\x92}N\x86b",
         b"}cevil\nThing\n)Rcevil\nThing\ns",
         call("builtins.getattr", b"cevil\nThing\n", text("Inner")) + b")R",
+        call("builtins.getattr", b"cdill\n_dill\n", text("_setattr"), b"cbuiltins\nsetattr\n"),
+        b"c__main__\n__dict__\n",  # as dill writes what a function uses
         call("copyreg._reconstructor", b"cevil\nThing\n", b"cbuiltins\nobject\n", b"N"),
         call("torch._tensor._rebuild_from_type_v2", b"cevil\nf\n", b"ctorch\nTensor\n", b")", b"N"),
         call("torch._utils._rebuild_tensor_v2", call("evil.Thing"), b"K\0", b")", b")", b"\x89"),

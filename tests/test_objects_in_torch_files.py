@@ -350,6 +350,16 @@ def test_several_objects_one_in_another(path: Path, torch: ModuleType) -> None:
     assert_loads(torch, checkpoint, path, prefix="net.")
 
 
+def test_attributes_of_a_needed_tensor_stop_nobody(path: Path, torch: ModuleType) -> None:
+    """Its numbers are plain, whatever somebody has written on it."""
+    state = weights(torch)
+    noted = {name: torch.nn.Parameter(value) for name, value in state.items()}
+    noted["bias_hh_l0"] = state["bias_hh_l0"].clone()
+    for value in noted.values():
+        value.note = [Anything(), Path("x"), Mode.BEST]
+    assert_loads(torch, noted, path)
+
+
 def wrappers() -> dict[str, Callable[[Any, Any], Any]]:
     """Ways to put a foreign value beside another one that stays reachable."""
     return {

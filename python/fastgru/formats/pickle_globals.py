@@ -97,7 +97,7 @@ def _attribute(machine: Machine, args: tuple[Any, ...]) -> Global | StandIn:
     An attribute of a stand-in is a stand-in, and str.lower is a function. An attribute of what has
     another meaning here is refused: no program keeps it, and it may lead to anything.
     """
-    owner: Any = args[0] if len(args) == 2 else None
+    owner: Any = args[0] if len(args) in (2, 3) else None  # dill says a default as well
     if type(owner) not in (Global, StandIn) or type(args[1]) is not str:
         _note(machine.hostile, _GETATTR)
         return _stand_in(machine, _GETATTR)

@@ -21,7 +21,7 @@ _thread atexit gc webbrowser antigravity this pip.main pip._internal ensurepip v
 
 builtins.eval builtins.exec builtins.execfile builtins.compile builtins.apply builtins.open
 builtins.file builtins.__import__ builtins.reload builtins.input builtins.raw_input
-builtins.breakpoint builtins.setattr builtins.delattr builtins.globals builtins.locals
+builtins.breakpoint builtins.globals builtins.locals
 builtins.vars builtins.__build_class__ builtins.help builtins.exit builtins.quit
 types.CodeType types.FunctionType
 importlib _frozen_importlib _frozen_importlib_external imp _imp pkgutil runpy zipimport
@@ -57,8 +57,9 @@ torch.utils.data.datapipes.utils.decoder
 """
 _HOSTILE = frozenset(_NAMES.split())
 _LONGEST = max(name.count(".") for name in _HOSTILE) + 1
-# What modules of the operating system have of plain data: a record of the machine, say.
-_PLAIN = frozenset(
+# What modules of the operating system have of plain data: a record of the machine, say. And the
+# name under which dill keeps the variables of the functions that it writes.
+_PLAIN = {"__main__.__dict__"} | frozenset(
     f"{module}.{name}"
     for module in ("os", "posix", "nt")
     for name in ("PathLike", "stat_result", "terminal_size", "times_result", "uname_result")
@@ -75,6 +76,8 @@ def is_hostile(module: str, name: str) -> bool:
     (True, False)
     """
     attributes = name.split(".")
+    if f"{module}.{name}" in _PLAIN:
+        return False
     if any(_is_special(attribute) for attribute in attributes):
         return True  # __class__, __globals__, __subclasses__: from one object to all others
     parts = [*module.split("."), *attributes]
@@ -83,7 +86,7 @@ def is_hostile(module: str, name: str) -> bool:
     if parts[0] == "pathlib" and any(part[:1].isupper() for part in parts[1:-1]):
         return True  # Path.write_text, Path.unlink
     counts = range(1, min(len(parts), _LONGEST) + 1)
-    return any(".".join(parts[:n]) in _HOSTILE for n in counts) and ".".join(parts) not in _PLAIN
+    return any(".".join(parts[:n]) in _HOSTILE for n in counts)
 
 
 def _is_special(name: str) -> bool:

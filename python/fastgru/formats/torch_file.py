@@ -36,8 +36,8 @@ _ADVICE = (
     "in Python with torch, save model.state_dict() instead: torch.save(model.state_dict(), path)"
 )
 _HOSTILE_ADVICE = (
-    "no training program needs that in a checkpoint, so ask whoever made the file, and do not give "
-    "it to torch.load without weights_only=True. If it is your own"
+    "training programs do not need that in a checkpoint, so ask whoever made the file, and do not "
+    "give it to torch.load without weights_only=True. If it is your own"
 )
 
 Named = tuple[dict[str, TensorSource], str | None]
