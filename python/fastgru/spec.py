@@ -161,17 +161,14 @@ def choose_prefix(tensors: Mapping[Any, Any], prefix: str | None) -> str:
 
     FormatError where there is none under `prefix`, or where None could mean several.
 
-    >>> choose_prefix({"rnn.weight_ih_l0": [[0.0]], "head.weight": [[0.0]]}, None)
-    'rnn.'
-    """
-    names = [name for name in tensors if isinstance(name, str)]
-    modules: dict[str, list[str]] = {}
+def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | None) -> str:
+    modules: dict[str, None] = {}
     for name in names:
         stem, dot, leaf = name.rpartition(".")
         if _LAYER_NAME.fullmatch(leaf) or _CELL_NAME.fullmatch(leaf):
-            modules.setdefault(stem + dot, []).append(name)
+            modules[stem + dot] = None
     computed = reasons.computed_weights(names)
-    modules |= {stem: [] for stem in computed if stem not in modules}
+    modules |= dict.fromkeys(computed)
     if prefix is not None:
         prefixes = gru_prefixes(names)
         for candidate in (prefix, f"{prefix}."):
@@ -188,8 +185,7 @@ def choose_prefix(tensors: Mapping[Any, Any], prefix: str | None) -> str:
     weights: dict[str, str] = {}  # what is known of each one's recurrent weight
     fitting = []
     for stem in modules:
-        leaf = "weight_hh_l0" if f"{stem}weight_hh_l0" in tensors else "weight_hh"
-        name = stem + leaf
+        name = stem + ("weight_hh_l0" if f"{stem}weight_hh_l0" in tensors else "weight_hh")
         shape = source_of(name, tensors[name]).shape if name in tensors else ()
         ways = [one.way for leaf, one in computed.get(stem, {}).items() if "weight_hh" in leaf]
         weights[stem] = f"computed by {ways[0]}" if ways else f"{shape or 'missing'}"
