@@ -21,7 +21,7 @@ import safetensors.numpy
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import fastgru
-from conftest import Array, make_gru, random_input, random_weights, run_python, same_bits
+from conftest import Array, elsewhere, make_gru, random_input, random_weights, run_python, same_bits
 
 I, H, L = 5, 21, 2  # noqa: E741
 CAPACITY = 6

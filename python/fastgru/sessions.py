@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgru import _core
-from fastgru.arrays import Float32Array, Int64Array
+from fastgru.arrays import Float32Array, Int64Array, as_int64
 from fastgru.importing import importing
 from fastgru.options import integer, positive
 from fastgru.problems import Problem, problem_of, seen, shape_problems, states_problems

@@ -18,6 +18,7 @@ from fastgru import refusal_reasons as reasons
 from fastgru.arrays import Float32Array, TensorSource, shape_text, source_of
 from fastgru.errors import FormatError
 from fastgru.refusal_reasons import Computed
+from fastgru.text import MAX_LISTED, Problems, brief, listed, message_of, printable, report
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 RECURRENT_ACTIVATIONS = ("sigmoid", "hard_sigmoid", "hard_sigmoid_02")
@@ -94,7 +95,7 @@ def spec_from_tensors(
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix: expected a string or None, got {brief(prefix)}")
     names = [name for name in tensors if isinstance(name, str)]
-    prefix = _choose_prefix(tensors, names, prefix)
+    prefix = choose_prefix(tensors, prefix)
     computed = reasons.computed_weights(names).get(prefix, {})
     found, problems = _collect(tensors, names, prefix, computed)
     problems.extend(reasons.computed_problems(prefix, computed))
@@ -113,7 +114,7 @@ def spec_from_tensors(
     for name in tensor_names(layers, bidirectional, bias):
         expected = _expected_shape(name, input_size, hidden_size, bidirectional)
         if name not in there:
-            problems.append(f"{prefix}{name}: missing, expected {shape_text(expected)}")
+            problems.append(f"{where}{name}: missing, expected {shape_text(expected)}")
         elif name in found:
             problems.extend(_tensor_problems(*found[name], expected))
     problems.extend(reasons.other_network(shapes, hidden_size))
@@ -161,7 +162,10 @@ def choose_prefix(tensors: Mapping[Any, Any], prefix: str | None) -> str:
 
     FormatError where there is none under `prefix`, or where None could mean several.
 
-def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | None) -> str:
+    >>> choose_prefix({"rnn.weight_ih_l0": [[0.0]], "head.weight": [[0.0]]}, None)
+    'rnn.'
+    """
+    names = [name for name in tensors if isinstance(name, str)]
     modules: dict[str, None] = {}
     for name in names:
         stem, dot, leaf = name.rpartition(".")
@@ -174,8 +178,8 @@ def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | N
         for candidate in (prefix, f"{prefix}."):
             if candidate in prefixes:
                 return candidate
-        there = f"GRUs stand under {_listed(map(repr, modules))}" if modules else seen(names)
-        raise FormatError(f"no GRU under prefix {prefix!r}: {there}")
+        there = f"GRUs stand under {_quoted(modules)}" if modules else seen(names)
+        raise FormatError(f"no GRU under prefix {brief(prefix)}: {there}")
     if not modules:
         nothing = f"no name ends in weight_ih_l0 or weight_hh_l0; {seen(names)}"
         raise FormatError(f"no GRU found: {reasons.packed_problem(names) or nothing}")
@@ -188,23 +192,29 @@ def _choose_prefix(tensors: Mapping[Any, Any], names: list[str], prefix: str | N
         name = stem + ("weight_hh_l0" if f"{stem}weight_hh_l0" in tensors else "weight_hh")
         shape = source_of(name, tensors[name]).shape if name in tensors else ()
         ways = [one.way for leaf, one in computed.get(stem, {}).items() if "weight_hh" in leaf]
-        weights[stem] = f"computed by {ways[0]}" if ways else f"{shape or 'missing'}"
+        known = shape_text(shape) if shape else "missing"
+        weights[stem] = f"computed by {ways[0]}" if ways else known
         if ways or (len(shape) == 2 and shape[0] == 3 * shape[1]):
             fitting.append(stem)
     if len(fitting) == 1:
         return fitting[0]
-    listed = _listed(f"{stem!r} (recurrent weight {text})" for stem, text in weights.items())
-    raise FormatError(f"several networks found, pick one with prefix=...: {listed}")
+    networks = [
+        f"{brief(stem, _PREFIX_LIMIT)} (recurrent weight {weight})"
+        for stem, weight in islice(weights.items(), MAX_LISTED)
+    ]
+    raise FormatError(
+        f"several networks found, pick one with prefix=...: {listed(networks, of=len(weights))}"
+    )
 
 
 def _collect(
     tensors: Mapping[Any, Any], names: list[str], prefix: str, computed: Mapping[str, Computed]
-) -> tuple[dict[str, tuple[str, TensorSource]], list[str]]:
+) -> tuple[dict[str, tuple[str, TensorSource]], Problems]:
     """The GRU's tensors by layer name, each with its full name; and the names that do not fit."""
     leaves = {name[len(prefix) :]: name for name in names if name.startswith(prefix)}
     parts = {part for one in computed.values() for part in one.parts}
     has_layers = any(_LAYER_NAME.fullmatch(leaf) for leaf in {*leaves, *computed})
-    found, problems = {}, []
+    found, problems = {}, Problems()
     for leaf, name in leaves.items():
         is_cells = _CELL_NAME.fullmatch(leaf) is not None and not has_layers
         if is_cells or _LAYER_NAME.fullmatch(leaf):
@@ -266,7 +276,8 @@ def _times(count: int, size: int | str) -> int | str:
 
 def _tensor_problems(name: str, source: TensorSource, expected: Shape) -> Iterator[str]:
     if source.no_tensor:
-        yield f"{name}: expected a tensor, got {source.dtype}; save a plain tensor in its place"
+        got = f"{printable(source.dtype)}; save a plain tensor in its place"
+        yield f"{printable(name)}: expected a tensor, got {got}"
         return
     fits = len(source.shape) == len(expected) and all(
         isinstance(want, str) or want == got
@@ -297,4 +308,4 @@ def _quoted(names: Collection[str]) -> str:
 
 def seen(names: list[str]) -> str:
     """What an error says of the names, when none is the right one."""
-    return f"the names are {_listed(names)}" if names else "there are no tensors"
+    return f"the names are {listed(names)}" if names else "there are no tensors"

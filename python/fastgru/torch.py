@@ -25,7 +25,8 @@ from fastgru import _core
 from fastgru.errors import UnsupportedLayerError
 from fastgru.options import check_options, positive
 from fastgru.packed import run_packed
-from fastgru.spec import report
+from fastgru.problems import call_problems, raise_all, raise_any, shape_problems
+from fastgru.text import report
 from fastgru.torch_calls import UNDO, call_overridden, has_gradient, outside_compiler
 from fastgru.torch_tensors import (
     as_output,
@@ -251,8 +252,12 @@ class FastGRU(_Replaced, nn.GRU):
             turned = shape[2] == self.input_size
             if turned:
                 array = array.transpose(1, 0, 2)
-        state = read_state(hx, self._told)
-        output, h_n = model.run(array, state, None, batch_first and not turned, threads)
+        h_0 = read_state(hx, self._told)
+        try:
+            output, h_n = model.run(array, h_0, None, batch_first and not turned, threads)
+        except ValueError as error:
+            given = array.transpose(1, 0, 2) if turned else array
+            raise_all(self._told(), error, call_problems(self, given, h_0))
         if not len(output):
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # torch's own
         if batched:
@@ -266,7 +271,7 @@ class FastGRU(_Replaced, nn.GRU):
             lambda x, h_0, lengths: model.run(x, h_0, lengths, False, threads),
             x._replace(data=torch.from_numpy(data)),
             read_state(hx, self._told),
-            self.num_layers * (2 if self.bidirectional else 1),
+            self,
         )
         return packed._replace(data=packed.data.to(dtype)), as_tensor(h_n, dtype)
 

@@ -47,50 +47,14 @@ def as_file(data: bytes) -> bytes:
     return rest
 
 
-def one_input(data: bytes) -> None:
-    global watching  # noqa: PLW0603
-    file = as_file(data)
-    if not file.startswith((b"PK", b"\x80")):
-        return  # another format, whose reader may import its library: ONNX, say
-    fd = os.memfd_create("model.pt")
-    try:
-        os.write(fd, file)
-        watching = True
-        try:
-            gru = fastgru.load(f"/proc/self/fd/{fd}")
-        except fastgru.FormatError:
-            return
-        finally:
-            watching = False
-        if gru.hidden_size <= 64 and gru.input_size <= 64:
-            gru(np.zeros((1, 1, gru.input_size), np.float32))
-    finally:
-        os.close(fd)
-
-
-def write_seeds(folder: Path) -> None:
-    for path in sorted((Path(__file__).parents[1] / "data").glob("*.pt")):
+def seeds() -> Iterator[bytes]:
+    for path in sorted(DATA_FILES.glob("*.pt")):
         data = path.read_bytes()
         yield b"\0" + data
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-                seeds = [*seeds, b"\1" + archive.read(name)]
-        for seed in seeds:
-            (folder / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
-
-
-def main() -> None:
-    if sys.argv[1:2] == ["--seeds"]:
-        write_seeds(Path(sys.argv[2]))
-        return
-    fastgru.load(Path(__file__).parents[1] / "data" / "strided.pt")  # what reading itself imports
-    # Of zipfile and Counter, when they are first used, and of a zip archive that is no .pt.
-    for name in ("encodings.cp437", "heapq", "fastgru.formats.keras.file"):
-        importlib.import_module(name)
-    sys.addaudithook(watch)
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
+                yield b"\1" + archive.read(name)
 
 
 if __name__ == "__main__":

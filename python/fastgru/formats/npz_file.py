@@ -18,7 +18,7 @@ import numpy as np
 
 from fastgru.arrays import Float32Array, TensorSource, as_float32, shape_text
 from fastgru.errors import FormatError
-from fastgru.text import Problems, brief, message_of, number_text, printable, report
+from fastgru.text import Problems, message_of, number_text, printable, report
 
 MAX_HEADER = 10_000  # of one array; NumPy's own limit
 _MAX_DEFLATE_RATIO = 1032  # deflate cannot do better: RFC 1951 codes at most 258 bytes in 2 bits

@@ -47,7 +47,7 @@ def read(
         try:
             restore(ids, states)
         except ValueError as error:
-            raise FormatError(str(error)) from error
+            raise FormatError(message_of(error)) from error
     except FormatError as error:
         raise FormatError(about(os.fsdecode(name), error)) from error.__cause__
 

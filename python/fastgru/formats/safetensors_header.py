@@ -25,7 +25,7 @@ import numpy as np
 from fastgru.arrays import shape_text
 from fastgru.errors import FormatError
 from fastgru.formats.window import Allowance
-from fastgru.spec import report
+from fastgru.text import report
 
 MAX_LENGTH = 100_000_000  # the safetensors package's own limit
 MAX_AXES = 64  # NumPy's limit, and more than PyTorch's operations take

@@ -14,7 +14,7 @@ from typing import Any
 from fastgru.arrays import byte_text
 from fastgru.errors import FormatError
 from fastgru.formats.window import SPARE
-from fastgru.spec import report
+from fastgru.text import Problems, printable, report
 
 # An upper bound of the bytes that Python keeps while it parses, for each of these characters. An
 # object is a dict and the list of pairs that it is made from; a number is what follows a comma.

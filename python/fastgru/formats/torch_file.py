@@ -26,7 +26,8 @@ from fastgru.formats.strided import CODES, element_span, read_float32
 from fastgru.formats.torch_objects import ITEM_SIZES, Storage, Tensor, TorchObjects
 from fastgru.formats.window import Allowance, Window
 from fastgru.formats.zip_directory import Member
-from fastgru.spec import report, seen
+from fastgru.spec import seen
+from fastgru.text import about, listed, report
 
 _PICKLE = "data.pkl"
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -196,12 +197,13 @@ def _sources(
 
 def _only_in_objects(names: list[str], objects: list[str]) -> str:
     """A GRU may be in the file, but not by the names of plain tensors: a pickled module, say."""
-    listed = f"objects, which fastgru does not make: {', '.join(objects)}"
+    objects_text = f"objects, which fastgru does not make: {listed(objects)}"
     if not names:
-        return f"it holds no plain tensors, but {listed}; {_ADVICE}"
+        return f"it holds no plain tensors, but {objects_text}; {_ADVICE}"
     return (
         "no GRU found: no plain tensor's name ends in weight_ih_l0 or weight_hh_l0; "
-        f"{seen(names)}. The file also holds {listed}; if the GRU is in one of them, {_ADVICE}"
+        f"{seen(names)}. The file also holds {objects_text}; "
+        f"if the GRU is in one of them, {_ADVICE}"
     )
 
 
