@@ -1,7 +1,7 @@
 """examples/g2p: a published network on fastgru gives its own package's phonemes, in float32.
 
-The package's NumPy code is the reference. It is no dependency of the tests (what it depends on is
-large): without it this file is skipped.
+The package's NumPy code is the reference. The extra `test` installs it; nothing that it depends on
+is imported.
 """
 
 from __future__ import annotations
