@@ -184,8 +184,13 @@ std::size_t wanted_threads() {
 }  // namespace
 
 std::size_t default_num_threads() {
-  const std::size_t wanted = wanted_threads();
+  const std::size_t wanted = wanted_threads();  // refuses a malformed environment in every build
+#if defined(_OPENMP)
   return wanted ? wanted : available_cores();
+#else
+  (void)wanted;
+  return 1;
+#endif
 }
 
 void set_default_num_threads(std::size_t n) { chosen_threads = n; }
@@ -196,9 +201,14 @@ void set_core_limit(std::size_t n) { core_limit = n; }
 
 std::size_t threads_to_use(std::size_t requested) {
   const std::size_t wanted = requested ? requested : wanted_threads();
+#if defined(_OPENMP)
   if (wanted == 1) return 1;  // without the system call that tells the affinity
   const std::size_t cores = available_cores();
   return wanted ? std::min(wanted, cores) : cores;
+#else
+  (void)wanted;
+  return 1;
+#endif
 }
 
 const char* openmp_runtime() {

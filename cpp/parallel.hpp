@@ -7,7 +7,8 @@
 
 namespace fastgru {
 
-// set_num_threads, else FASTGRU_NUM_THREADS, else OMP_NUM_THREADS, else available_cores().
+// set_num_threads, else FASTGRU_NUM_THREADS, else OMP_NUM_THREADS, else available_cores(); without
+// OpenMP 1, whatever they say: each of them is a ceiling.
 // Throws std::invalid_argument where FASTGRU_NUM_THREADS is no positive integer.
 std::size_t default_num_threads();
 void set_default_num_threads(std::size_t n);  // n >= 1
@@ -16,7 +17,8 @@ void set_default_num_threads(std::size_t n);  // n >= 1
 std::size_t available_cores();
 void set_core_limit(std::size_t n);
 
-// The threads of a call that asks for `requested` (0: the default): no more than the cores.
+// The threads of a call that asks for `requested` (0: the default): no more than the cores, and 1
+// without OpenMP.
 std::size_t threads_to_use(std::size_t requested);
 
 // "libgomp", "libomp", or "none" without OpenMP.

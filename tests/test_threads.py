@@ -29,14 +29,14 @@ from conftest import (
     same_bits,
     torch_gru,
 )
+from fastgru import _core
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc or the CPU affinity")
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 several_cores = pytest.mark.skipif(cores < 2, reason="needs 2 cores")
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-has_openmp = pytest.mark.skipif(
-    fastgru.cpu_info().openmp_runtime == "none", reason="built without OpenMP"
-)
+OPENMP = fastgru.cpu_info().openmp_runtime != "none"
+has_openmp = pytest.mark.skipif(not OPENMP, reason="built without OpenMP")
 
 # A network and an input that are worth two threads, and ways to look at the process.
 SETUP = """
@@ -80,11 +80,14 @@ def output_of(code: str, env: dict[str, str | None] | None = None) -> str:
     ],
 )
 def test_environment(own: str | None, openmp: str | None, expected: int) -> None:
-    """FASTGRU_NUM_THREADS, else OMP_NUM_THREADS; set_num_threads goes before both."""
+    """FASTGRU_NUM_THREADS, else OMP_NUM_THREADS; set_num_threads goes before both.
+
+    Each is a ceiling: in a build without OpenMP there is one thread, and that is what is told.
+    """
     env = {"FASTGRU_NUM_THREADS": own, "OMP_NUM_THREADS": openmp}
     show = "print(fastgru.get_num_threads())"
-    assert output_of(show, env) == str(expected)
-    assert output_of("fastgru.set_num_threads(2)\n" + show, env) == "2"
+    assert output_of(show, env) == (str(expected) if OPENMP else "1")
+    assert output_of("fastgru.set_num_threads(2)\n" + show, env) == ("2" if OPENMP else "1")
 
 
 @linux
@@ -103,20 +106,40 @@ def test_settings_and_their_errors() -> None:
     before = fastgru.get_num_threads()
     try:
         fastgru.set_num_threads(3)
-        assert fastgru.get_num_threads() == 3
-        assert fastgru.cpu_info().num_threads == 3
+        most = 3 if OPENMP else 1
+        assert fastgru.get_num_threads() == most
+        assert fastgru.cpu_info().num_threads == most
         for bad in (0, -1):
             with pytest.raises(ValueError, match=str(bad)):
                 fastgru.set_num_threads(bad)
         for wrong in (1.5, "2", None):
             with pytest.raises(TypeError):
                 fastgru.set_num_threads(wrong)  # type: ignore[arg-type]
-        assert fastgru.get_num_threads() == 3
+        assert fastgru.get_num_threads() == most
     finally:
         fastgru.set_num_threads(before)
     gru = make_gru(random_weights(np.random.default_rng(0), 3, 4))
     gru.num_threads = 2
     assert gru.num_threads == 2
+
+
+def test_a_build_without_openmp_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CMake warns with the remedy, and cpu_info tells: one thread must not be a silent surprise."""
+    monkeypatch.setattr(_core, "openmp_runtime", lambda: "none")
+    assert "\nthreads      1 (built without OpenMP)\n" in str(fastgru.cpu_info())
+    monkeypatch.undo()
+    assert ("built without OpenMP" in str(fastgru.cpu_info())) is not OPENMP
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("no CMake")
+    configure = [cmake, "-S", str(Path(__file__).parents[1]), "-B", str(tmp_path)]
+    configure += ["-DFASTGRU_BUILD_PYTHON=OFF", "-DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON"]
+    done = subprocess.run(configure, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("no C++ compiler")
+    told = " ".join(done.stderr.split())
+    assert "fastgru is built without OpenMP: every call will run on one thread" in told
+    assert "libomp-dev" in told
 
 
 @linux

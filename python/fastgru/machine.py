@@ -34,11 +34,11 @@ class CpuInfo:
     cores_quota: float | None
     """Cores' worth of CPU time that its cgroup allows; None without a quota."""
     num_threads: int
-    """The most threads that a call uses by default."""
+    """The most threads that a call uses by default; 1 without OpenMP."""
     caches: dict[str, int]
     """Bytes of each cache level, L1d, L2, L3, as one core sees them."""
     openmp_runtime: str
-    """libgomp, libomp or none."""
+    """libgomp, libomp, or none: then every call runs on one thread."""
     wait_policy: str
     """How long worker threads spin after a call, and who decided it."""
     huge_pages: str | None
@@ -49,6 +49,7 @@ class CpuInfo:
             f"{n}{'' if runs else ' (not on this CPU)'}" for n, runs in self.isa_levels.items()
         )
         caches = (f"{level} {byte_text(size, 1024)}" for level, size in self.caches.items())
+        no_openmp = self.openmp_runtime == "none"
         quota = "no" if self.cores_quota is None else f"{self.cores_quota:g} by"
         rows = {
             "CPU": self.cpu or "unknown",
@@ -56,7 +57,9 @@ class CpuInfo:
             "ISA chosen": self.isa or "none: FASTGRU_ISA names what cannot run here",
             "kernels": ", ".join(f"{p} {name}" for p, name in self.kernels.items()) or "none",
             "cores": f"{self.cores_affinity} by affinity, {quota} cgroup quota",
-            "threads": f"{self.num_threads} by default",
+            "threads": "1 (built without OpenMP)"
+            if no_openmp
+            else f"{self.num_threads} by default",
             "caches": ", ".join(caches) or "unknown",
             "OpenMP": self.openmp_runtime,
             "wait policy": self.wait_policy,
@@ -95,7 +98,8 @@ def cpu_info() -> CpuInfo:
 def set_num_threads(n: int) -> None:
     """Sets the most threads that a call of any model may use, where the model sets none itself.
 
-    Raises ValueError below 1, TypeError for what is not an integer.
+    A ceiling: calls use no more threads than the process has cores, and one in a build without
+    OpenMP. Raises ValueError below 1, TypeError for what is not an integer.
 
     >>> import fastgru
     >>> before = fastgru.get_num_threads()
@@ -111,7 +115,8 @@ def get_num_threads() -> int:
     """The most threads that a call of any model uses, where the model sets none itself.
 
     That is `set_num_threads`, else FASTGRU_NUM_THREADS, else OMP_NUM_THREADS, else the cores by
-    affinity and cgroup quota.
+    affinity and cgroup quota. In a build without OpenMP it is 1, whatever they say;
+    `cpu_info().openmp_runtime` is "none" then.
 
     >>> import fastgru
     >>> fastgru.get_num_threads() >= 1
