@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import fastgru
 from fastgru.arrays import byte_text, shape_text
 from fastgru.cli.options import add_load_options, load_options
-from fastgru.cli.terminal import print_table, say
+from fastgru.cli.terminal import MAX_ROWS, print_table, say
 from fastgru.formats import model_of, opened
 from fastgru.formats.left_out import names_text
 from fastgru.layers import Layer
@@ -78,7 +78,9 @@ def inspect(path: Path, options: dict[str, Any]) -> dict[str, Any]:
             prefixes = list(dict.fromkeys(p for name in contents.tensors for p in _prefix(name)))
             found["other_tensors"] = _other_tensors(contents)
             if prefix is None and len(prefixes) > 1:
-                return found | {"networks": [_network(contents, p, wanted) for p in prefixes]}
+                shown = prefixes[:MAX_ROWS]  # each is looked for among all names
+                found["more_networks"] = len(prefixes) - len(shown)
+                return found | {"networks": [_network(contents, p, wanted) for p in shown]}
             found["prefix"] = contents.prefix or "".join(prefixes[:1])
         if not contents.is_foreign:
             return found | {"model": describe(model_of(contents, wanted))}
@@ -146,8 +148,11 @@ def _print(found: dict[str, Any]) -> None:
     say(f"{found['file']}: {found['format']}")
     model = found.get("model")
     if model is None:
-        say(f"{len(found['networks'])} networks, one of which --prefix picks", "")
+        count = len(found["networks"]) + found["more_networks"]
+        say(f"{count} networks, one of which --prefix picks", "")
         _print_networks(found["networks"])
+        if found["more_networks"]:
+            say(f"and {found['more_networks']} more")
     elif model["kind"] == "GRU":
         say("")
         if found.get("prefix"):

@@ -17,7 +17,7 @@ from typing import TextIO
 from fastgru.text import LINE_LIMIT, printable
 
 _CELL_LIMIT = 600  # a problem of a network takes 500
-_MAX_ROWS = 200
+MAX_ROWS = 200
 
 
 def say(*lines: str, file: TextIO | None = None, limit: int = LINE_LIMIT) -> None:
@@ -28,7 +28,7 @@ def say(*lines: str, file: TextIO | None = None, limit: int = LINE_LIMIT) -> Non
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """To stdout, columns aligned; of a file's thousand parts the first and how many more."""
-    cut = [[printable(cell, _CELL_LIMIT) for cell in row] for row in rows[:_MAX_ROWS]]
+    cut = [[printable(cell, _CELL_LIMIT) for cell in row] for row in rows[:MAX_ROWS]]
     _print_rows(header, cut)
     if len(rows) > len(cut):
         say(f"and {len(rows) - len(cut)} more")
