@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -17,15 +17,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def precision() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("char_lm_precision", EXAMPLE / "precision.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def precision(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    for name in ("files", "precision"):  # another example may have such modules
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(EXAMPLE)
+    return importlib.import_module("precision")
 
 
 def test_perplexity_and_greedy_text(precision: ModuleType) -> None:

@@ -44,7 +44,7 @@ KINDS: dict[str, dict[str, Any]] = {
 CHECKPOINTS = [
     path
     for path in sorted(DATA.rglob("*"))
-    if path.suffix in {".pt", ".keras", ".h5"} and not path.name.startswith("masked")
+    if path.suffix in {".pt", ".keras", ".h5"} and not path.name.startswith(("masked", "graph"))
 ]
 
 

@@ -1,7 +1,7 @@
 """`prefix` gives one GRU of a Keras model, whatever surrounds it, by its path or its name.
 
-`graph_3.keras` is no chain; what its GRUs give in Keras is in `graph_3.npz`. Both are made by
-data/make_keras_files.py.
+`graph_3.keras` is no chain; what its GRUs give in Keras is in `outputs_graph_3.npz`. Both are
+made by data/make_keras_files.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from conftest import TOLERANCE, Array, same_bits
 from test_from_keras import DATA, MODELS, config_of, edited, refusal, weights_of
 
 GRAPH = DATA / "graph_3.keras"
-OUTPUTS: dict[str, Array] = dict(np.load(DATA / "graph_3.npz"))
+OUTPUTS: dict[str, Array] = dict(np.load(DATA / "outputs_graph_3.npz"))
 PATHS = [name.removesuffix(".x") for name in OUTPUTS if name.endswith(".x")]
 BACKWARDS = ("layers/gru",)
 NAMES = {

@@ -84,7 +84,7 @@ CONTRADICTIONS: list[dict[str, Any]] = [
 def test_what_contradicts_an_onnx_file_is_an_error(option: dict[str, Any], onnx_file: Path) -> None:
     """As in a native file: it names the option, what the file says, and the file."""
     ((name, value),) = option.items()
-    with pytest.raises(fastgru.FormatError, match=f"contradiction: {name}: .*{value}") as caught:
+    with pytest.raises(fastgru.FormatError, match=f"contradiction: .*{name}: .*{value}") as caught:
         fastgru.load(onnx_file, **option)
     assert str(onnx_file) in str(caught.value)
     said: dict[str, Any] = {"batch_first": False, "reset_after": True, "activation": "tanh"}

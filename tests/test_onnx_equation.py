@@ -54,8 +54,14 @@ def test_the_argument_chooses_the_equation_and_silences_the_warning() -> None:
     assert (mended.reset_after, as_said.reset_after) == (True, False)
     assert same_bits(mended(X)[0], trained(X)[0])
     assert same_bits(as_said(X)[0], quietly(made_by("other"))(X)[0])
-    turned = quietly(made_by("pytorch", linear_before_reset=1), reset_after=False)
-    assert same_bits(turned(X)[0], as_said(X)[0])
+    written_out = quietly(made_by("pytorch", linear_before_reset=0), reset_after=True)
+    assert same_bits(written_out(X)[0], trained(X)[0])
+
+
+def test_an_equation_that_was_chosen_is_not_overridden() -> None:
+    """1 is nobody's default: another equation is another network."""
+    with pytest.raises(fastgru.FormatError, match="reset_after: the file says True"):
+        fastgru.from_onnx(made_by("pytorch", linear_before_reset=1), reset_after=False)
 
 
 def test_other_files_do_not_warn() -> None:

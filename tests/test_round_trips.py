@@ -20,11 +20,11 @@ PRECISIONS = [None, "bfloat16", "int8"]
 SUFFIXES = {".pt", ".npz", ".safetensors", ".onnx", ".keras", ".h5"}
 # Padding is part of what they mean, and `load` has no option to say that it is at the ends.
 MASKED = {"masked_3.keras", "masked_backwards_3.keras"}
-# outputs_*.npz are what Keras gave, no weights.
+# outputs_*.npz are what Keras gave, no weights; graph_*.keras need a prefix, and are no chains.
 FILES = sorted(
     path
     for path in DATA.rglob("*")
-    if path.suffix in SUFFIXES and not path.name.startswith("outputs_")
+    if path.suffix in SUFFIXES and not path.name.startswith(("outputs_", "graph_"))
 )
 
 

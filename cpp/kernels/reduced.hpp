@@ -113,19 +113,23 @@ constexpr float kRounding = 12582912.0f;        // Note [Rounding by a magic num
 FASTGRU_INLINE std::int32_t nearest(float x) {  // |x| < 2^22
   return static_cast<std::int32_t>(bits_of(x + kRounding) - bits_of(kRounding));
 }
-// The largest magnitude; NaN where there is one.
-FASTGRU_INLINE float largest(const float* row, size_t n) {
-  uint32_t most = 0;
+constexpr uint32_t kInfinity = 0x7f800000u, kPositiveNaN = 0x7fc00000u;  // as bits
+// The bits of the largest magnitude, which are at least those of `least`. Without their sign,
+// floats are in the order of their bits, with NaNs above infinity.
+FASTGRU_INLINE uint32_t largest(const float* row, size_t n, float least) {
+  uint32_t most = bits_of(least);
   for (size_t i = 0; i < n; ++i) {
     const uint32_t magnitude = bits_of(row[i]) & 0x7fffffffu;
     most = magnitude > most ? magnitude : most;
   }
-  return float_of(most);
+  return most;
 }
-// NaN for an infinity, else x, which is not negative. The NaN is positive, as largest() makes one:
-// x86 makes a negative NaN of inf - inf, and of two NaNs an instruction keeps either, as compilers
-// order its operands.
-FASTGRU_INLINE float finite(float x) { return float_of(bits_of(x + (x - x)) & 0x7fffffffu); }
+// What the sums of a row are multiplied by: NaN where `most`, the bits of its largest magnitude,
+// are those of NaN or infinity. It is one NaN: the negative one that x86 makes of inf - inf would
+// meet others, of which an instruction keeps either, as compilers order its operands.
+FASTGRU_INLINE float scale_of(uint32_t most, float steps) {
+  return float_of(most < kInfinity ? most : kPositiveNaN) / steps;
+}
 
 // Four terms of a unit at once, for add_term(). D: how an ISA multiplies them, see vec_*.hpp; its
 // pin() is for sums and weights, which have one type.
@@ -164,13 +168,13 @@ struct Int8 {
   }
 
   static void prepare_state(const float* row, size_t reduction, const Operands& to, size_t index) {
-    const float most = largest(row, reduction), bound = most <= 1.0f ? 1.0f : most;
-    const float inverse = 127.0f / bound;
+    const uint32_t most = largest(row, reduction, 1.0f);
+    const float inverse = 127.0f / float_of(most);
     int8_t* const out = operand_of<int8_t>(to, index);
     for (size_t k = 0; k < reduction; ++k)
       out[k] = static_cast<int8_t>(nearest(row[k] * inverse) ^ D::flip);
     pad(out, reduction);
-    to.scales[index] = finite(bound) / 127.0f;
+    to.scales[index] = scale_of(most, 127.0f);
   }
 
   static void prepare_input(const float* row, size_t reduction, const Operands& to, size_t index) {
@@ -186,8 +190,8 @@ struct Int8 {
   // In two planes; the bound is that of the row, but at least `least`.
   static FASTGRU_INLINE void prepare_planes(const float* row, size_t reduction, float least,
                                             const Operands& to, size_t index) {
-    const float most = largest(row, reduction), bound = most <= least ? least : most;
-    const float inverse = 32512.0f / bound;
+    const uint32_t most = largest(row, reduction, least);
+    const float inverse = 32512.0f / float_of(most);
     int8_t* const high = operand_of<int8_t>(to, index);
     int8_t* const low = high + padded(reduction);
     for (size_t k = 0; k < reduction; ++k) {
@@ -197,7 +201,7 @@ struct Int8 {
     }
     pad(high, reduction);
     pad(low, reduction);
-    to.scales[index] = finite(bound) / 32512.0f;
+    to.scales[index] = scale_of(most, 32512.0f);
   }
 
   template <int G, int Planes>

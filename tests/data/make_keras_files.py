@@ -6,8 +6,8 @@
 
 Keras 2.13 names the groups in its files in a way of its own. Each version has its `outputs_*.npz`:
 for every model the input as `NAME.x` and Keras's own output as `NAME.y`. `graph_3.keras` is no
-chain; `graph_3.npz` has the same of each of its GRUs, by its path in the weights file. They stay in
-the repository for ever, and so does this script. Written with Keras 3.15.1 on torch 2.13.0,
+chain; `outputs_graph_3.npz` has the same of each of its GRUs, by its path in the weights file. They
+stay in the repository for ever, and so does this script. Written with Keras 3.15.1 on torch 2.13.0,
 tf_keras 2.21.0 on tensorflow-cpu 2.21.0, and Keras 2.13.1. Refuses nothing; it overwrites.
 """
 
@@ -205,7 +205,7 @@ def write_graph(keras: Any) -> None:
         y = gru(x)
         y = y[0] if isinstance(y, (list, tuple)) else y
         arrays |= {f"{path}.x": x, f"{path}.y": keras.ops.convert_to_numpy(y)}
-    np.savez_compressed(FOLDER / "graph_3.npz", **arrays)
+    np.savez_compressed(FOLDER / "outputs_graph_3.npz", **arrays)
 
 
 def fill(model: Any, rng: np.random.Generator) -> None:

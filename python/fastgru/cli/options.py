@@ -25,12 +25,20 @@ def add_load_options(parser: argparse.ArgumentParser, file: str) -> None:
         default=None,
         help="arrays are (B, T, ...), as where the module has batch_first=True, or (T, B, ...)",
     )
-    group.add_argument(
+    equation = group.add_mutually_exclusive_group()
+    equation.add_argument(
         "--reset-before",
         dest="reset_after",
         action="store_false",
         default=None,
         help="the reset gate comes before the product (Cho 2014)",
+    )
+    equation.add_argument(
+        "--reset-after",
+        action="store_true",
+        default=None,
+        help="it comes after the product (PyTorch), also where an ONNX file of PyTorch leaves that "
+        "out",
     )
     group.add_argument("--activation", choices=ACTIVATIONS, help="the candidate's")
     group.add_argument("--recurrent-activation", choices=RECURRENT_ACTIVATIONS, help="the gates'")

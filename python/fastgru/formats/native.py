@@ -63,8 +63,10 @@ def save_gru(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Writes `gru` to `path`, atomically."""
     version = REVERSE_VERSION if gru.reverse else 2 if gru._spec.precisions else 1
     description, tensors, dtypes = parts_of(gru, version)
-    text = json.dumps({"format_version": version} | description)
-    safetensors_writer.write(path, tensors, {KEY: text}, dtypes)
+    metadata = {KEY: json.dumps({"format_version": version} | description)}
+    if gru._assumed:
+        metadata[ASSUMED_KEY] = ",".join(gru._assumed)
+    safetensors_writer.write(path, tensors, metadata, dtypes)
 
 
 def parts_of(

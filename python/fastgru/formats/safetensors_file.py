@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fastgru.arrays import Float32Array, TensorSource
 from fastgru.errors import FormatError
 from fastgru.formats.safetensors_header import Entry, Header, read_header
+from fastgru.text import printable
 
 _CODES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1"}
 _FLOATS = ("F64", "F32", "F16", "BF16")  # I8 holds weights in reduced precision
@@ -58,14 +59,10 @@ def read(file: BinaryIO) -> tuple[Tensors, dict[str, str]]:
     return Tensors(file, header), metadata
 
 
-def _deserialize(data: bytes) -> list[tuple[str, dict[str, Any]]]:
-    import safetensors  # noqa: PLC0415
-
-    try:
-        return list(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
-        # the library's own text names things raw, and a traceback would show it as the cause
-        raise FormatError(f"damaged safetensors file: {printable(str(error))}") from None
+def read_bytes(file: BinaryIO, name: str, entry: Entry, target: NDArray[np.uint8]) -> None:
+    """Fills `target`, which is of the tensor's size, with its bytes as they are."""
+    file.seek(entry.start)
+    _fill(file, name, target)
 
 
 def _read_float32(file: BinaryIO, name: str, entry: Entry) -> Float32Array:
@@ -93,4 +90,4 @@ def _read_float32(file: BinaryIO, name: str, entry: Entry) -> Float32Array:
 def _fill(file: BinaryIO, name: str, target: NDArray[Any]) -> None:
     got = file.readinto(target)  # type: ignore[attr-defined]
     if got != target.nbytes:  # someone shortens the file meanwhile
-        raise FormatError(f"{name}: cut off: expected {target.nbytes} bytes, got {got}")
+        raise FormatError(f"{printable(name)}: cut off: expected {target.nbytes} bytes, got {got}")

@@ -25,7 +25,7 @@ import numpy as np
 from fastgru.arrays import shape_text
 from fastgru.errors import FormatError
 from fastgru.formats.window import Allowance
-from fastgru.text import report
+from fastgru.text import about, printable, report
 
 MAX_LENGTH = 100_000_000  # the safetensors package's own limit
 MAX_AXES = 64  # NumPy's limit, and more than PyTorch's operations take
@@ -146,11 +146,13 @@ class _Scan:
         position = empty.end() if empty else self._entries(1)
         if not _END.match(self._text, position):
             raise self._damage(position, "the header's end")
-        self._problems += [f"{n}: appears {c} times" for n, c in self._repeated.items()]
+        self._problems += [f"{printable(n)}: appears {c} times" for n, c in self._repeated.items()]
         if not self._problems:
             self._problems += self._gaps()
         if self._problems:
-            raise FormatError(f"damaged safetensors file: {report('the header', self._problems)}")
+            raise FormatError(
+                about("damaged safetensors file", report("the header", self._problems))
+            )
 
     def _entries(self, position: int) -> int:
         """Scans what stands between the braces; the place after them."""
@@ -179,7 +181,7 @@ class _Scan:
         if not problem and last > self._data_size:
             problem = f"ends at byte {last} of {self._data_size} bytes of tensors"
         if problem:
-            self._problems.append(f"{name}: {problem}")
+            self._problems.append(f"{printable(name)}: {problem}")
             first = last = 0
         self.places[name] = match.start()
         self._begins.append(first)
@@ -245,7 +247,7 @@ class _Scan:
             name = next(itertools.islice(self.places, index, None))
             expected, got = int(before[wrong[0]]), int(begins[index])
             what = "overlaps another tensor" if got < expected else "leaves a gap before it"
-            yield f"{name}: {what}: expected to begin at byte {expected}, got {got}"
+            yield f"{printable(name)}: {what}: expected to begin at byte {expected}, got {got}"
         elif before[-1] != self._data_size:
             yield f"the tensors end at byte {before[-1]} of {self._data_size}"
 
@@ -265,7 +267,8 @@ def _problem(dtype: str, shape: tuple[int, ...], begin: int, end: int) -> str | 
     """What is wrong with an entry by itself; Python's integers do not overflow."""
     bits = BITS.get(dtype)
     if bits is None:
-        return f"unknown dtype {dtype}; a newer fastgru may know it (pip install --upgrade fastgru)"
+        known = "a newer fastgru may know it (pip install --upgrade fastgru)"
+        return f"unknown dtype {printable(dtype, 50)}; {known}"
     if begin > end:
         return f"begins at byte {begin} and ends at {end}"
     needed = math.prod(shape) * bits

@@ -14,19 +14,31 @@ import sys
 import warnings
 
 import fastgru
-from fastgru.errors import EquationWarning
+from fastgru.errors import EquationWarning, FormatError
 from fastgru.formats.onnx.graph import STANDARD, Graph, Node
+from fastgru.text import Problems, report
 
+_ATTRIBUTE = "linear_before_reset"
 _PYTORCH = "pytorch"  # what both of its exporters call themselves
 _MAX_LISTED = 3
 _MAX_TEXT = 50
 
 
 def settle_equation(graph: Graph, reset_after: bool | None, file: str) -> Graph:
-    """The graph with the equation that the caller asks for; None: the file's, maybe a warning."""
+    """The graph with the equation that the caller asks for; None: the file's, maybe a warning.
+
+    0 is ONNX's default, so a node that has it may never have chosen, and takes the caller's. 1 is a
+    choice: FormatError where the caller says something else.
+    """
     if reset_after is None:
         _warn(graph, file)
         return graph
+    problems = Problems()
+    for node in graph.nodes:
+        if _is_gru(node) and node.integer(_ATTRIBUTE, 0) != 0 and not reset_after:
+            problems.append(f"{node}: reset_after: the file says True, the argument False")
+    if problems:
+        raise FormatError(report("contradiction", problems))
     nodes = tuple(_with_equation(node, reset_after) for node in graph.nodes)
     return dataclasses.replace(graph, nodes=nodes)
 
@@ -38,7 +50,7 @@ def _is_gru(node: Node) -> bool:
 def _with_equation(node: Node, reset_after: bool) -> Node:
     if not _is_gru(node):
         return node
-    attributes = {**node.attributes, "linear_before_reset": int(reset_after)}
+    attributes = {**node.attributes, _ATTRIBUTE: int(reset_after)}
     return dataclasses.replace(node, attributes=attributes)
 
 
@@ -47,7 +59,7 @@ def _warn(graph: Graph, file: str) -> None:
     doubtful = [
         str(node)
         for node in graph.nodes
-        if _is_gru(node) and node.attributes.get("linear_before_reset", 0) == 0
+        if _is_gru(node) and node.attributes.get(_ATTRIBUTE, 0) == 0
     ]
     if producer.lower() != _PYTORCH or not doubtful:
         return

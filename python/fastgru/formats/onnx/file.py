@@ -70,8 +70,9 @@ def from_onnx(
     folder.
 
     `reset_after` is the equation of all GRU nodes: None takes what each node says
-    (`linear_before_reset`), True and False override it. A file of PyTorch whose GRU says 0 gives an
-    EquationWarning, because torch.nn.GRU is 1 and some of its exports left that out.
+    (`linear_before_reset`, 0 where it says nothing). True is also taken where a node says 0, which
+    is ONNX's default. A file of PyTorch whose GRU says 0 gives an EquationWarning, because
+    torch.nn.GRU is 1 and some of its exports left that out.
 
     Rows of length 0 keep their h_0, as everywhere in fastgru: nothing was read, so nothing has
     changed, and a stream that pauses goes on. ONNX does not define that case; ONNX Runtime gives 0.
