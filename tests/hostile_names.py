@@ -244,7 +244,8 @@ def zip_file(members: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
             # zipfile cuts a name at its NUL, and warns where two are the same then
-            archive.writestr(encodable(name).replace("\x00", "\x01")[:10_000], data)
+            # Their ends, which differ: two members of one name are a warning of zipfile's.
+            archive.writestr(encodable(name).replace("\x00", "\x01")[-10_000:], data)
     return file.getvalue()
 
 
