@@ -18,7 +18,7 @@ using namespace fastgru;
 
 namespace {
 
-// ---- Model ----
+// ---- GRU ----
 
 constexpr Named<Activation> kActivations[] = {{"tanh", Activation::tanh},
                                               {"relu", Activation::relu},
@@ -31,10 +31,10 @@ constexpr Named<RecurrentActivation> kRecurrentActivations[] = {
 constexpr Named<Precision> kPrecisions[] = {
     {"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}};
 
-// The four tensors of every layer and direction, in the flat order of Model's constructor.
+// The four tensors of every layer and direction, in the flat order of GRU's constructor.
 // visit(name, index of the layer and direction, member, shape)
 template <class Visit>
-void for_each_tensor(const ModelSizes& sizes, Visit visit) {
+void for_each_tensor(const GruSizes& sizes, Visit visit) {
   const std::size_t rows = checked_product(3, sizes.hidden_size);
   for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
     visit("weight_ih", i, &LayerTensors::weight_ih, &UnpackedLayer::weight_ih,
@@ -50,8 +50,7 @@ void for_each_tensor(const ModelSizes& sizes, Visit visit) {
 // The scales of every layer and direction in int8, in the same order.
 // visit(name, index of the layer and direction, member, shape)
 template <class Visit>
-void for_each_scale(const ModelSizes& sizes, const std::vector<Precision>& precisions,
-                    Visit visit) {
+void for_each_scale(const GruSizes& sizes, const std::vector<Precision>& precisions, Visit visit) {
   const std::size_t rows = checked_product(3, sizes.hidden_size);
   for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
     if (precisions[i / sizes.num_directions] != Precision::int8) continue;
@@ -60,13 +59,13 @@ void for_each_scale(const ModelSizes& sizes, const std::vector<Precision>& preci
   }
 }
 
-Model make_model(const std::vector<py::array>& tensors, const std::vector<py::array>& scales,
-                 const std::vector<std::string>& precisions, std::size_t input_size,
-                 std::size_t hidden_size, std::size_t num_layers, bool bidirectional, bool reverse,
-                 bool bias, bool reset_after, const std::string& activation,
-                 const std::string& recurrent_activation, const std::optional<std::string>& isa) {
-  ModelSpec spec;
-  ModelSizes& sizes = spec.sizes;
+Gru make_gru(const std::vector<py::array>& tensors, const std::vector<py::array>& scales,
+             const std::vector<std::string>& precisions, std::size_t input_size,
+             std::size_t hidden_size, std::size_t num_layers, bool bidirectional, bool reverse,
+             bool bias, bool reset_after, const std::string& activation,
+             const std::string& recurrent_activation, const std::optional<std::string>& isa) {
+  GruSpec spec;
+  GruSizes& sizes = spec.sizes;
   sizes.input_size = input_size;
   sizes.hidden_size = hidden_size;
   sizes.num_layers = num_layers;
@@ -110,13 +109,13 @@ Model make_model(const std::vector<py::array>& tensors, const std::vector<py::ar
   for_each_scale(sizes, parsed, take);
   const KernelTable* kernels = choose_kernels(isa.value_or(""));
   const ReleasedGil released;
-  return {std::make_shared<const PackedModel>(pack(spec, kernels))};
+  return {std::make_shared<const PackedGru>(pack(spec, kernels))};
 }
 
 // Tensors and scales.
-std::pair<std::vector<py::array_t<float>>, std::vector<py::array_t<float>>> model_tensors(
-    const Model& model) {
-  const PackedModel& packed = *model.packed;
+std::pair<std::vector<py::array_t<float>>, std::vector<py::array_t<float>>> gru_tensors(
+    const Gru& gru) {
+  const PackedGru& packed = *gru.packed;
   std::vector<py::array_t<float>> tensors, scales;
   std::vector<UnpackedLayer> layers(packed.layers.size(), UnpackedLayer{});
   std::vector<Precision> precisions;
@@ -136,19 +135,19 @@ std::pair<std::vector<py::array_t<float>>, std::vector<py::array_t<float>>> mode
 }
 
 // Each layer's kernels, for tests: the level's own name in float32.
-std::vector<std::string> model_kernels(const Model& model) {
+std::vector<std::string> gru_kernels(const Gru& gru) {
   std::vector<std::string> names;
-  const PackedModel& packed = *model.packed;
+  const PackedGru& packed = *gru.packed;
   for (std::size_t i = 0; i < packed.layers.size(); i += packed.sizes.num_directions)
     names.emplace_back(packed.layers[i].reduced ? packed.layers[i].reduced->name
                                                 : packed.kernels->name);
   return names;
 }
 
-py::tuple run_model(const Model& model, const py::array& x, const std::optional<py::array>& h_0,
-                    const std::optional<py::array>& lengths, bool batch_first,
-                    std::size_t num_threads) {
-  const ModelSizes& sizes = model.packed->sizes;
+py::tuple run_gru(const Gru& gru, const py::array& x, const std::optional<py::array>& h_0,
+                  const std::optional<py::array>& lengths, bool batch_first,
+                  std::size_t num_threads) {
+  const GruSizes& sizes = gru.packed->sizes;
   const std::size_t hidden = sizes.hidden_size;
   const std::size_t states = sizes.num_layers * sizes.num_directions;
   const Sequences s = sequences_of(x, "x", sizes.input_size, batch_first);
@@ -167,44 +166,44 @@ py::tuple run_model(const Model& model, const py::array& x, const std::optional<
   const double microseconds = estimate_microseconds(sizes, s.T, s.B);
   call.max_threads = threads_for(microseconds, num_threads);
   call.end_layer = sizes.num_layers;
-  compute(microseconds, [&] { run(*model.packed, call); });
+  compute(microseconds, [&] { run(*gru.packed, call); });
   return py::make_tuple(std::move(y), std::move(h_n));
 }
 
-// Note [Shortcut] for fastgru.GRU.__call__, whose `self` holds its _core.Model as `_model`.
-PyObject* plain_call(PyObject* const* args, std::size_t count, PyObject* names) try {
-  static PyObject* const model_name = PyUnicode_InternFromString("_model");
+// Note [Shortcut] for fastgru.GRU.__call__, whose `self` holds its _core.GRU as `_core`.
+PyObject* fast_call(PyObject* const* args, std::size_t count, PyObject* names) try {
+  static PyObject* const core_name = PyUnicode_InternFromString("_core");
   static PyObject* const batch_first_name = PyUnicode_InternFromString("_batch_first");
   static PyObject* const h_0_name = PyUnicode_InternFromString("h_0");
   const std::size_t named = names ? static_cast<std::size_t>(PyTuple_GET_SIZE(names)) : 0;
-  if (count < 2 || count + named > 3 || !is_plain(args[1])) return nullptr;
+  if (count < 2 || count + named > 3 || !is_array_of(args[1])) return nullptr;
   if (named && PyTuple_GET_ITEM(names, 0) != h_0_name) return nullptr;
   std::optional<py::array> h_0;
   if (count + named == 3 && args[2] != Py_None) {
-    if (!is_plain(args[2])) return nullptr;
+    if (!is_array_of(args[2])) return nullptr;
     h_0 = py::reinterpret_borrow<py::array>(args[2]);
   }
   const auto attribute = [&](PyObject* name) {
     return py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], name));
   };
-  const py::object held = attribute(model_name), batch_first = attribute(batch_first_name);
-  const auto* const model = plain_object<Model>(held.ptr());
-  if (!model || !batch_first) return nullptr;
+  const py::object held = attribute(core_name), batch_first = attribute(batch_first_name);
+  const auto* const gru = object_of<Gru>(held.ptr());
+  if (!gru || !batch_first) return nullptr;
   const auto x = py::reinterpret_borrow<py::array>(args[1]);
   // As many steps of one row would cost at least as much.
-  const std::size_t steps = static_cast<std::size_t>(x.size()) / model->packed->sizes.input_size;
-  const double microseconds = estimate_microseconds(model->packed->sizes, steps, 1);
-  return run_model(*model, x, h_0, std::nullopt, batch_first.ptr() == Py_True,
-                   threads_of(args[0], microseconds, true))
+  const std::size_t steps = static_cast<std::size_t>(x.size()) / gru->packed->sizes.input_size;
+  const double microseconds = estimate_microseconds(gru->packed->sizes, steps, 1);
+  return run_gru(*gru, x, h_0, std::nullopt, batch_first.ptr() == Py_True,
+                 threads_of(args[0], microseconds, true))
       .release()
       .ptr();
 } catch (const std::exception&) {  // nothing has changed: the Python function raises it again
   return nullptr;
 }
 
-py::array_t<float> trace_layer(const Model& model, std::size_t layer, const py::array& x,
+py::array_t<float> trace_layer(const Gru& gru, std::size_t layer, const py::array& x,
                                const std::optional<py::array>& h_0) {
-  const ModelSizes& sizes = model.packed->sizes;
+  const GruSizes& sizes = gru.packed->sizes;
   const std::size_t hidden = sizes.hidden_size, directions = sizes.num_directions;
   if (layer >= sizes.num_layers)
     throw py::index_error("layer: expected less than " + std::to_string(sizes.num_layers) +
@@ -224,7 +223,7 @@ py::array_t<float> trace_layer(const Model& model, std::size_t layer, const py::
   call.h_n = h_n.mutable_data();
   call.direction_stride = stride(gates, 1);
   call.trace_stride = stride(gates, 0);
-  compute(estimate_microseconds(sizes, s.T, s.B), [&] { run(*model.packed, call); });
+  compute(estimate_microseconds(sizes, s.T, s.B), [&] { run(*gru.packed, call); });
   return gates;
 }
 
@@ -236,7 +235,7 @@ void raise(const char* name, const std::exception& e) {
   PyErr_SetString(type.ptr(), e.what());
 }
 
-// Each precision's, of a new model.
+// The kernels that a new layer would get, for each precision.
 std::map<std::string, std::string> default_kernels() {
   const KernelTable& level = *choose_kernels("");
   std::map<std::string, std::string> names;
@@ -269,24 +268,23 @@ PYBIND11_MODULE(_core, m) {
     }
   });
 
-  py::class_<Model>(m, "Model")
-      .def(py::init(&make_model), py::arg("tensors"), py::arg("scales"), py::arg("precisions"),
+  py::class_<Gru>(m, "GRU")
+      .def(py::init(&make_gru), py::arg("tensors"), py::arg("scales"), py::arg("precisions"),
            py::kw_only(), py::arg("input_size"), py::arg("hidden_size"), py::arg("num_layers"),
            py::arg("bidirectional"), py::arg("reverse"), py::arg("bias"), py::arg("reset_after"),
            py::arg("activation"), py::arg("recurrent_activation"), py::arg("isa"))
-      .def_property_readonly("isa", [](const Model& model) { return model.packed->kernels->name; })
-      .def_property_readonly("nbytes",
-                             [](const Model& model) { return model.packed->storage.size(); })
-      .def("tensors", &model_tensors)
-      .def_property_readonly("kernels", &model_kernels)
-      .def("run", &run_model, py::arg("x"), py::arg("h_0"), py::arg("lengths"),
+      .def_property_readonly("isa", [](const Gru& gru) { return gru.packed->kernels->name; })
+      .def_property_readonly("nbytes", [](const Gru& gru) { return gru.packed->storage.size(); })
+      .def("tensors", &gru_tensors)
+      .def_property_readonly("kernels", &gru_kernels)
+      .def("run", &run_gru, py::arg("x"), py::arg("h_0"), py::arg("lengths"),
            py::arg("batch_first"), py::arg("num_threads"))
       .def("trace_layer", &trace_layer, py::arg("layer"), py::arg("x"), py::arg("h_0"));
 
-  bind_shortcut(m, "shortcut_call", &plain_call);
+  bind_shortcut(m, "shortcut_call", &fast_call);
   bind_stream(m);
   bind_pool(m);
-  bind_head(m);
+  bind_layers(m);
 
   m.def("isa_levels", [] {
     std::vector<std::pair<std::string, bool>> levels;

@@ -1,4 +1,4 @@
-// What the files of the Python module share beside arrays: the model and the rules of the GIL.
+// What the files of the Python module share beside arrays: the packed GRU and the rules of the GIL.
 //
 // Note [GIL]
 // Taking the GIL back under contention costs far more than a small step, so it is released only
@@ -23,16 +23,16 @@ namespace fastgru {
 
 constexpr double kReleaseGilFrom = 10.0;  // microseconds, see Note [GIL]
 
-// fastgru._core.Model.
-struct Model {
-  std::shared_ptr<const PackedModel> packed;
+// fastgru._core.GRU.
+struct Gru {
+  std::shared_ptr<const PackedGru> packed;
 };
 
 // Add fastgru._core.Stream and fastgru._core.Pool.
 void bind_stream(py::module_& m);
 void bind_pool(py::module_& m);
 // Adds the layers around a GRU.
-void bind_head(py::module_& m);
+void bind_layers(py::module_& m);
 
 // A choice that Python makes by name.
 template <class T>

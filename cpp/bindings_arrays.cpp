@@ -45,7 +45,7 @@ bool has_shape(const py::array& a, std::initializer_list<std::size_t> sizes) {
 }
 
 void check_view(const py::array& a, const char* name) {
-  if (is_plain(a.ptr())) return;
+  if (is_array_of(a.ptr())) return;
   check_type<float>(a, name);
   if (a.size() == 0) return;  // NumPy may give such an array any strides
   const bool aligned = (a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;

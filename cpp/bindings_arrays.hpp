@@ -39,7 +39,7 @@ PyObject* dtype_of() {
 // An exact np.ndarray of NumPy's own dtype object, C-contiguous and aligned: what a Shortcut takes
 // as it is.
 template <class T = float>
-bool is_plain(PyObject* object) {
+bool is_array_of(PyObject* object) {
   static PyTypeObject* const array = py::detail::npy_api::get().PyArray_Type_;
   constexpr int flags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   if (Py_TYPE(object) != array) return false;
@@ -63,7 +63,7 @@ void check_view(const py::array& a, const char* name);
 // ValueError for another layout: an element that is not aligned is not a T.
 template <class T = float>
 const T* contiguous(const py::array& a, const char* name) {
-  if (!is_plain<T>(a.ptr())) {
+  if (!is_array_of<T>(a.ptr())) {
     check_type<T>(a, name);
     constexpr int flags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
     if ((a.flags() & flags) != flags)
@@ -94,7 +94,7 @@ py::array_t<float> output(const std::optional<py::array>& out, const py::array& 
   if (!out) return make();
   const auto refuse = [](const std::string& why) { throw py::value_error("out: " + why); };
   if (!fits(*out)) refuse("expected " + shape_text(make()) + ", got " + shape_text(*out));
-  if (!is_plain(out->ptr()) && !py::isinstance<py::array_t<float>>(*out))
+  if (!is_array_of(out->ptr()) && !py::isinstance<py::array_t<float>>(*out))
     refuse("expected float32, got " + py::str(out->dtype()).cast<std::string>());
   if (!(out->flags() & py::array::c_style) ||
       !(out->flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))

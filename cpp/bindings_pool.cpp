@@ -45,22 +45,22 @@ class Held {
 // Roughly, of copying states: 5 GB/s.
 double copy_microseconds(const Pool& pool, std::size_t n) {
   double bytes = 0;
-  for (const auto& model : pool.models())
-    bytes += static_cast<double>(4 * n * model->sizes.num_layers * model->sizes.hidden_size);
+  for (const auto& gru : pool.grus())
+    bytes += static_cast<double>(4 * n * gru->sizes.num_layers * gru->sizes.hidden_size);
   return bytes / 5e3;
 }
 
-std::unique_ptr<Pool> make_pool(const std::vector<const Model*>& models, std::size_t capacity) {
-  Pool::Models packed;
-  if (models.empty()) throw py::value_error("pool: expected a model");
-  for (const Model* model : models) {
-    if (model->packed->sizes.num_directions != 1)
+std::unique_ptr<Pool> make_pool(const std::vector<const Gru*>& grus, std::size_t capacity) {
+  Pool::Grus packed;
+  if (grus.empty()) throw py::value_error("pool: expected a model");
+  for (const Gru* gru : grus) {
+    if (gru->packed->sizes.num_directions != 1)
       throw py::value_error(
           "pool: the model is bidirectional; its reverse direction starts at the end "
           "of a sequence, which a pool has not seen");
-    if (model->packed->sizes.reverse)
+    if (gru->packed->sizes.reverse)
       throw py::value_error("pool: the model runs from the end of a sequence to its start");
-    packed.push_back(model->packed);
+    packed.push_back(gru->packed);
   }
   return std::make_unique<Pool>(std::move(packed), capacity);
 }
@@ -70,12 +70,12 @@ using Arrays = std::vector<py::array>;
 // Where each GRU's states are, checked: (L, n, H), or (L, H) of one session.
 std::vector<const float*> states_data(const Pool& pool, const char* name,
                                       const std::optional<std::size_t>& n, const Arrays& states) {
-  if (states.size() != pool.models().size())
-    throw ShapeError(std::string(name) + ": expected " + std::to_string(pool.models().size()) +
+  if (states.size() != pool.grus().size())
+    throw ShapeError(std::string(name) + ": expected " + std::to_string(pool.grus().size()) +
                      " arrays, got " + std::to_string(states.size()));
   std::vector<const float*> data;
   for (std::size_t i = 0; i < states.size(); ++i) {
-    const ModelSizes& sizes = pool.models()[i]->sizes;
+    const GruSizes& sizes = pool.grus()[i]->sizes;
     const std::string label = states.size() == 1 ? name : name + ("[" + std::to_string(i) + "]");
     const auto check = [&](std::initializer_list<std::size_t> shape) {
       if (!has_shape(states[i], shape)) wrong_shape(label.c_str(), tuple_text(shape), states[i]);
@@ -92,8 +92,8 @@ std::pair<std::vector<py::array_t<float>>, std::vector<float*>> new_states(
     const Pool& pool, const std::optional<std::size_t>& n) {
   std::vector<py::array_t<float>> states;
   std::vector<float*> data;
-  for (const auto& model : pool.models()) {
-    const ModelSizes& sizes = model->sizes;
+  for (const auto& gru : pool.grus()) {
+    const GruSizes& sizes = gru->sizes;
     states.push_back(n ? new_array({sizes.num_layers, *n, sizes.hidden_size})
                        : new_array({sizes.num_layers, sizes.hidden_size}));
     data.push_back(states.back().mutable_data());
@@ -166,8 +166,8 @@ void write(Pool& pool, const py::array& ids, const Arrays& states, const py::arr
 
 py::array_t<float> step(Pool& pool, const py::array& ids, const py::array& x,
                         const std::optional<py::array>& out, std::size_t num_threads) {
-  if (pool.models().size() != 1) throw py::value_error("step: this pool has several GRUs");
-  const ModelSizes& sizes = pool.models()[0]->sizes;
+  if (pool.grus().size() != 1) throw py::value_error("step: this pool has several GRUs");
+  const GruSizes& sizes = pool.grus()[0]->sizes;
   const std::size_t hidden = sizes.hidden_size;
   const SessionId* const sessions = ids_data(ids);
   const auto n = static_cast<std::size_t>(ids.shape(0));
@@ -186,23 +186,23 @@ py::array_t<float> step(Pool& pool, const py::array& ids, const py::array& x,
 }
 
 // Note [Shortcut] for fastgru.Pool.step, whose `self` holds its _core.Pool as `_core`.
-PyObject* plain_step(PyObject* const* args, std::size_t count, PyObject* names) try {
+PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) try {
   static PyObject* const core_name = PyUnicode_InternFromString("_core");
   static PyObject* const out_name = PyUnicode_InternFromString("out");
   const py::ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-  if (count != 3 || named > 1 || !is_plain<SessionId>(args[1]) || !is_plain(args[2]))
+  if (count != 3 || named > 1 || !is_array_of<SessionId>(args[1]) || !is_array_of(args[2]))
     return nullptr;
   std::optional<py::array> out;
   if (named == 1) {
-    if (PyTuple_GET_ITEM(names, 0) != out_name || !is_plain(args[3])) return nullptr;
+    if (PyTuple_GET_ITEM(names, 0) != out_name || !is_array_of(args[3])) return nullptr;
     out = py::reinterpret_borrow<py::array>(args[3]);
   }
   const auto core = py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], core_name));
-  auto* const pool = plain_object<Pool>(core.ptr());
+  auto* const pool = object_of<Pool>(core.ptr());
   const auto ids = py::reinterpret_borrow<py::array>(args[1]);
   if (!pool) return nullptr;
   const double microseconds =
-      estimate_microseconds(pool->models()[0]->sizes, 1, static_cast<std::size_t>(ids.size()));
+      estimate_microseconds(pool->grus()[0]->sizes, 1, static_cast<std::size_t>(ids.size()));
   return step(*pool, ids, py::reinterpret_borrow<py::array>(args[2]), out,
               threads_of(args[0], microseconds, false))
       .release()
@@ -264,7 +264,7 @@ void shut_down(Pool& pool) {
 
 void bind_pool(py::module_& m) {
   py::class_<Pool>(m, "Pool")
-      .def(py::init(&make_pool), py::arg("models"), py::arg("capacity"))
+      .def(py::init(&make_pool), py::arg("grus"), py::arg("capacity"))
       .def("open", &open_session, py::arg("h_0"))
       .def("close", &close_session, py::arg("session"))
       .def("get_state", &get_state, py::arg("session"))
@@ -279,7 +279,7 @@ void bind_pool(py::module_& m) {
       .def("shutdown", &shut_down)
       .def("__len__", &size)
       .def_property_readonly("capacity", &Pool::capacity);
-  bind_shortcut(m, "shortcut_pool_step", &plain_step);
+  bind_shortcut(m, "shortcut_pool_step", &fast_step);
 }
 
 }  // namespace fastgru

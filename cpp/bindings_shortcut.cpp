@@ -12,7 +12,7 @@ namespace {
 // Made once for a decorated method; lives as long as its class.
 struct Shortcut {
   PyObject_HEAD vectorcallfunc call;
-  Plain plain;
+  FastPath plain;
   PyObject* function;
   PyObject* dict;  // __wrapped__, __doc__ and the rest, by functools.update_wrapper
   PyObject* weak_references;
@@ -92,7 +92,7 @@ std::size_t threads_of(PyObject* owner, double microseconds, bool is_gru) {
   return attribute(gru.ptr(), threads_name).cast<std::size_t>();
 }
 
-void bind_shortcut(py::module_& m, const char* name, Plain plain) {
+void bind_shortcut(py::module_& m, const char* name, FastPath plain) {
   if (!py::hasattr(m, "Shortcut")) m.attr("Shortcut") = make_type();
   m.def(
       name,

@@ -18,10 +18,10 @@ namespace py = pybind11;
 
 // The result as a new reference; or null, with or without a Python error, for a call that is not
 // plain, and then nothing has changed. args, count, names: as of a vectorcall, `self` first.
-using Plain = PyObject* (*)(PyObject* const* args, std::size_t count, PyObject* names);
+using FastPath = PyObject* (*)(PyObject* const* args, std::size_t count, PyObject* names);
 
 // Adds `name`, the decorator for the Python function that `plain` is the short way of.
-void bind_shortcut(py::module_& m, const char* name, Plain plain);
+void bind_shortcut(py::module_& m, const char* name, FastPath plain);
 
 // The threads that a call estimated at this many microseconds may have: num_threads of the
 // fastgru.GRU that `owner` is or holds as `_gru`, 0 for the process's default. Read only where it
@@ -30,7 +30,7 @@ std::size_t threads_of(PyObject* owner, double microseconds, bool is_gru);
 
 // The T behind `object`, of exactly T's Python type; else null. pybind11's cast searches two maps.
 template <class T>
-T* plain_object(PyObject* object) {
+T* object_of(PyObject* object) {
   static const PyObject* const type = py::type::of<T>().ptr();
   if (!object || reinterpret_cast<PyObject*>(Py_TYPE(object)) != type) return nullptr;
   return reinterpret_cast<py::detail::instance*>(object)->get_value_and_holder().value_ptr<T>();

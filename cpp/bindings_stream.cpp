@@ -26,9 +26,9 @@ class Busy {
   Stream& stream_;
 };
 
-std::unique_ptr<Stream> make_stream(const Model& model, std::size_t batch_size,
+std::unique_ptr<Stream> make_stream(const Gru& gru, std::size_t batch_size,
                                     const std::optional<py::array>& h_0) {
-  const ModelSizes& sizes = model.packed->sizes;
+  const GruSizes& sizes = gru.packed->sizes;
   if (sizes.num_directions != 1)
     throw py::value_error(
         "stream: the model is bidirectional; its reverse direction starts at the end "
@@ -37,13 +37,12 @@ std::unique_ptr<Stream> make_stream(const Model& model, std::size_t batch_size,
     throw py::value_error("stream: the model runs from the end of a sequence to its start");
   if (h_0 && !has_shape(*h_0, {sizes.num_layers, batch_size, sizes.hidden_size}))
     wrong_shape("h_0", tuple_text({sizes.num_layers, batch_size, sizes.hidden_size}), *h_0);
-  return std::make_unique<Stream>(model.packed, batch_size,
-                                  h_0 ? contiguous(*h_0, "h_0") : nullptr);
+  return std::make_unique<Stream>(gru.packed, batch_size, h_0 ? contiguous(*h_0, "h_0") : nullptr);
 }
 
 py::array_t<float> advance(Stream& stream, const Sequences& s, SequenceView<const float> from,
                            SequenceView<float> to, py::array_t<float> y, std::size_t num_threads) {
-  const double microseconds = estimate_microseconds(stream.model().sizes, s.T, s.B);
+  const double microseconds = estimate_microseconds(stream.gru().sizes, s.T, s.B);
   const std::size_t threads = threads_for(microseconds, num_threads);
   const Busy busy(stream);
   compute(microseconds, [&] { stream.advance(s.T, from, to, threads); });
@@ -52,7 +51,7 @@ py::array_t<float> advance(Stream& stream, const Sequences& s, SequenceView<cons
 
 py::array_t<float> step(Stream& stream, const py::array& x, const std::optional<py::array>& out,
                         std::size_t num_threads) {
-  const ModelSizes& sizes = stream.model().sizes;
+  const GruSizes& sizes = stream.gru().sizes;
   const std::size_t B = stream.batch_size(), input = sizes.input_size, hidden = sizes.hidden_size;
   check_view(x, "x_t");
   const bool single = B == 1 && has_shape(x, {input});
@@ -70,20 +69,20 @@ py::array_t<float> step(Stream& stream, const py::array& x, const std::optional<
 }
 
 // Note [Shortcut] for fastgru.Stream.step, whose `self` holds its _core.Stream as `_core`.
-PyObject* plain_step(PyObject* const* args, std::size_t count, PyObject* names) try {
+PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) try {
   static PyObject* const core_name = PyUnicode_InternFromString("_core");
   static PyObject* const out_name = PyUnicode_InternFromString("out");
   const py::ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-  if (count != 2 || named > 1 || !is_plain(args[1])) return nullptr;
+  if (count != 2 || named > 1 || !is_array_of(args[1])) return nullptr;
   std::optional<py::array> out;
   if (named == 1) {
-    if (PyTuple_GET_ITEM(names, 0) != out_name || !is_plain(args[2])) return nullptr;
+    if (PyTuple_GET_ITEM(names, 0) != out_name || !is_array_of(args[2])) return nullptr;
     out = py::reinterpret_borrow<py::array>(args[2]);
   }
   const auto core = py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], core_name));
-  auto* const stream = plain_object<Stream>(core.ptr());
+  auto* const stream = object_of<Stream>(core.ptr());
   if (!stream) return nullptr;
-  const double microseconds = estimate_microseconds(stream->model().sizes, 1, stream->batch_size());
+  const double microseconds = estimate_microseconds(stream->gru().sizes, 1, stream->batch_size());
   return step(*stream, py::reinterpret_borrow<py::array>(args[1]), out,
               threads_of(args[0], microseconds, false))
       .release()
@@ -95,7 +94,7 @@ PyObject* plain_step(PyObject* const* args, std::size_t count, PyObject* names) 
 py::array_t<float> run_stream(Stream& stream, const py::array& x,
                               const std::optional<py::array>& out, bool batch_first,
                               std::size_t num_threads) {
-  const ModelSizes& sizes = stream.model().sizes;
+  const GruSizes& sizes = stream.gru().sizes;
   const Sequences s = sequences_of(x, "chunk", sizes.input_size, batch_first);
   if (s.B != stream.batch_size() || (!s.batched && stream.batch_size() != 1)) {
     const std::string b = std::to_string(stream.batch_size()), i = std::to_string(sizes.input_size);
@@ -111,7 +110,7 @@ py::array_t<float> run_stream(Stream& stream, const py::array& x,
 }
 
 py::array_t<float> get_state(Stream& stream) {
-  const ModelSizes& sizes = stream.model().sizes;
+  const GruSizes& sizes = stream.gru().sizes;
   const Busy busy(stream);
   py::array_t<float> state = new_array({sizes.num_layers, stream.batch_size(), sizes.hidden_size});
   std::copy_n(stream.state(), state.size(), state.mutable_data());
@@ -119,7 +118,7 @@ py::array_t<float> get_state(Stream& stream) {
 }
 
 void set_state(Stream& stream, const py::array& state) {
-  const ModelSizes& sizes = stream.model().sizes;
+  const GruSizes& sizes = stream.gru().sizes;
   if (!has_shape(state, {sizes.num_layers, stream.batch_size(), sizes.hidden_size}))
     wrong_shape("state", tuple_text({sizes.num_layers, stream.batch_size(), sizes.hidden_size}),
                 state);
@@ -149,7 +148,7 @@ std::unique_ptr<Stream> copy_stream(Stream& stream) {
 
 void bind_stream(py::module_& m) {
   py::class_<Stream>(m, "Stream")
-      .def(py::init(&make_stream), py::arg("model"), py::arg("batch_size"), py::arg("h_0"))
+      .def(py::init(&make_stream), py::arg("gru"), py::arg("batch_size"), py::arg("h_0"))
       .def("step", &step, py::arg("x"), py::arg("out"), py::arg("num_threads") = 0)
       .def("run", &run_stream, py::arg("x"), py::arg("out"), py::arg("batch_first"),
            py::arg("num_threads"))
@@ -158,7 +157,7 @@ void bind_stream(py::module_& m) {
       .def("reset", &reset, py::arg("rows"))
       .def("copy", &copy_stream)
       .def_property_readonly("batch_size", &Stream::batch_size);
-  bind_shortcut(m, "shortcut_step", &plain_step);
+  bind_shortcut(m, "shortcut_step", &fast_step);
 }
 
 }  // namespace fastgru

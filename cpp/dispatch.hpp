@@ -1,5 +1,5 @@
-// Which kernels a model runs: a priority list, asked once when a model is built. Nothing below this
-// tests a CPU feature. The only place that reads FASTGRU_ISA.
+// Which kernels a GRU or another layer runs: a priority list, asked once when it is packed. Nothing
+// below this tests a CPU feature. The only place that reads FASTGRU_ISA.
 #pragma once
 
 #include <string>

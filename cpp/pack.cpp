@@ -49,7 +49,7 @@ void for_each_panel(float* packed, Rows* rows, std::size_t hidden, std::size_t r
 
 // All that exists of a layer, once; null tensors are passed over. A bias is a matrix of one column.
 template <class Tensors, class Move>
-void for_each_panel(const ModelSizes& sizes, std::size_t layer, const PackedLayer& packed,
+void for_each_panel(const GruSizes& sizes, std::size_t layer, const PackedLayer& packed,
                     const Tensors& tensors, Move move) {
   const std::size_t hidden = sizes.hidden_size;
   if (tensors.weight_ih)
@@ -82,16 +82,16 @@ void carve_matrix(PackedMatrix& matrix, Carver& carver, Precision precision, std
   matrix.offsets = carver.take<std::int32_t>(checked_product(panels, gates * kPanel));
 }
 
-// Counts (in no block) or places every array of the model.
-void carve(PackedModel& model, Carver& carver) {
-  const ModelSizes& sizes = model.sizes;
-  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+// Counts (in no block) or places every array of the GRU.
+void carve(PackedGru& gru, Carver& carver) {
+  const GruSizes& sizes = gru.sizes;
+  for (std::size_t i = 0; i < gru.layers.size(); ++i) {
     const std::size_t input = sizes.layer_input(i / sizes.num_directions);
     const auto weights = [&](std::size_t gates, std::size_t reduction) {
       return carver.take<float>(
           checked_product(checked_product(sizes.panels(), gates * kPanel), reduction));
     };
-    PackedLayer& layer = model.layers[i];
+    PackedLayer& layer = gru.layers[i];
     const std::size_t gates = sizes.reset_after ? 3 : 2;
     // Recurrent weights first: they are read every step, and neighbours share huge pages.
     if (layer.reduced) {
@@ -112,7 +112,7 @@ void carve(PackedModel& model, Carver& carver) {
 }
 
 // Zeros where there may be no tensor: biases, and last panels that are not full.
-void clear_padding(const ModelSizes& sizes, std::size_t layer, const PackedLayer& packed) {
+void clear_padding(const GruSizes& sizes, std::size_t layer, const PackedLayer& packed) {
   const std::size_t hidden = sizes.hidden_size, panels = sizes.panels();
   std::fill_n(packed.input_bias, panels * 3 * kPanel, 0.0f);
   std::fill_n(packed.recurrent_bias, panels * 3 * kPanel, 0.0f);
@@ -195,7 +195,7 @@ void read_matrix(const PackedMatrix& matrix, Precision precision, std::size_t hi
 
 // Calls visit(matrix, reduction, first gate, whether it is the input's) for a layer's matrices.
 template <class Visit>
-void for_each_matrix(const ModelSizes& sizes, std::size_t layer, const PackedLayer& packed,
+void for_each_matrix(const GruSizes& sizes, std::size_t layer, const PackedLayer& packed,
                      Visit visit) {
   visit(packed.input, sizes.layer_input(layer), 0, true);
   visit(packed.recurrent, sizes.hidden_size, 0, false);
@@ -210,13 +210,13 @@ constexpr std::size_t kUnitsPerInput = 4;
 
 }  // namespace
 
-PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
-  PackedModel model;
-  model.sizes = spec.sizes;
-  model.kernels = kernels;
-  model.layers.resize(spec.layers.size());
-  for (std::size_t i = 0; i < model.layers.size(); ++i) {
-    PackedLayer& layer = model.layers[i];
+PackedGru pack(const GruSpec& spec, const KernelTable* kernels) {
+  PackedGru gru;
+  gru.sizes = spec.sizes;
+  gru.kernels = kernels;
+  gru.layers.resize(spec.layers.size());
+  for (std::size_t i = 0; i < gru.layers.size(); ++i) {
+    PackedLayer& layer = gru.layers[i];
     layer.precision = spec.layers[i].precision;
     layer.reduced = choose_reduced(*kernels, layer.precision);
     layer.fine_states = kUnitsPerInput * spec.sizes.input_size <= spec.sizes.hidden_size;
@@ -228,13 +228,13 @@ PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
                                   std::to_string(most));
   }
   Carver counter({});
-  carve(model, counter);
-  model.storage = Buffer(counter.used(), Buffer::Contents::as_found);
-  Carver carver({model.storage.data(), model.storage.size()});
-  carve(model, carver);
-  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+  carve(gru, counter);
+  gru.storage = Buffer(counter.used(), Buffer::Contents::as_found);
+  Carver carver({gru.storage.data(), gru.storage.size()});
+  carve(gru, carver);
+  for (std::size_t i = 0; i < gru.layers.size(); ++i) {
     const std::size_t layer = i / spec.sizes.num_directions;
-    const PackedLayer& to = model.layers[i];
+    const PackedLayer& to = gru.layers[i];
     LayerTensors tensors = spec.layers[i];
     clear_padding(spec.sizes, layer, to);
     if (to.reduced) {
@@ -254,23 +254,23 @@ PackedModel pack(const ModelSpec& spec, const KernelTable* kernels) {
                      transpose(rows, rows_stride, packed, packed_stride, lanes, reduction);
                    });
   }
-  return model;
+  return gru;
 }
 
-void unpack(const PackedModel& model, std::size_t index, const UnpackedLayer& where) {
-  const std::size_t layer = index / model.sizes.num_directions;
-  const PackedLayer& from = model.layers[index];
+void unpack(const PackedGru& gru, std::size_t index, const UnpackedLayer& where) {
+  const std::size_t layer = index / gru.sizes.num_directions;
+  const PackedLayer& from = gru.layers[index];
   UnpackedLayer to = where;
   if (from.reduced) {
     for_each_matrix(
-        model.sizes, layer, from,
+        gru.sizes, layer, from,
         [&](const PackedMatrix& matrix, std::size_t reduction, std::size_t first_gate, bool input) {
-          read_matrix(matrix, from.precision, model.sizes.hidden_size, reduction, first_gate,
+          read_matrix(matrix, from.precision, gru.sizes.hidden_size, reduction, first_gate,
                       input ? to.weight_ih : to.weight_hh, input ? to.scale_ih : to.scale_hh);
         });
     to.weight_ih = to.weight_hh = nullptr;
   }
-  for_each_panel(model.sizes, layer, from, to,
+  for_each_panel(gru.sizes, layer, from, to,
                  [](const float* packed, std::size_t packed_stride, float* rows,
                     std::size_t rows_stride, std::size_t lanes, std::size_t reduction) {
                    transpose(packed, packed_stride, rows, rows_stride, reduction, lanes);

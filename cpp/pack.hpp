@@ -40,8 +40,8 @@ struct PackedLayer {
   PackedMatrix input, recurrent, candidate;
 };
 
-struct PackedModel {
-  ModelSizes sizes;
+struct PackedGru {
+  GruSizes sizes;
   const KernelTable* kernels = nullptr;
   std::vector<PackedLayer> layers;  // [layer * num_directions + direction]
   Buffer storage;
@@ -49,7 +49,7 @@ struct PackedModel {
 
 // Throws std::length_error or std::bad_alloc where the sizes are too large, std::invalid_argument
 // where a layer has more terms than its precision can sum.
-PackedModel pack(const ModelSpec& spec, const KernelTable* kernels);
+PackedGru pack(const GruSpec& spec, const KernelTable* kernels);
 
 // The inverse for one layer, to the bit. Any may be null.
 struct UnpackedLayer {
@@ -60,6 +60,6 @@ struct UnpackedLayer {
   float* scale_ih;   // [3H]
   float* scale_hh;   // [3H]
 };
-void unpack(const PackedModel& model, std::size_t index, const UnpackedLayer& to);
+void unpack(const PackedGru& gru, std::size_t index, const UnpackedLayer& to);
 
 }  // namespace fastgru

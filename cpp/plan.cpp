@@ -28,7 +28,7 @@ constexpr std::size_t kMinRowBlock = 8;
 constexpr std::size_t kSequenceBytes = std::size_t{48} << 20;
 
 // Weights come from far away where those that are read before they are read again fill more of the
-// last fast cache than this: other things are in there too. Going chain by chain made steps 1.2 to
+// last fast cache than this: other things are in there too. Going block by block made steps 1.2 to
 // 1.4 times as fast for 3 to 8 rows and 1.02 to 1.14 times for 16 to 64 beyond it (H = 768 and 1024
 // at T = 100, 384 to 512 at T = 1), and 0.8 to 0.98 times up to 5 MB (H = 400 to 640), on Zen 1
 // with 8 MiB; 1.1 to 1.2 times for 16 and more rows at H = 1024 and 1.0 at H = 400 and 512 on
@@ -47,7 +47,7 @@ constexpr std::size_t kMostInputForRows = 128;
 constexpr double kStepMicroseconds = 0.05;
 // Threads that share units all wait for each other in every step, and each reads all others' lines.
 constexpr std::size_t kMostUnitGroups = 8;
-// What several threads must promise, since the model is rough and one thread disturbs nobody.
+// What several threads must promise, since the estimate is rough and one thread disturbs nobody.
 constexpr double kWorthThreads = 0.85;
 
 std::size_t divided_up(std::size_t n, std::size_t by) { return (n + by - 1) / by; }
@@ -95,10 +95,10 @@ double read_gigabytes(const Machine& machine, double bytes) {
 }
 
 // Rough microseconds of one thread that runs `directions` directions of the whole stack for `rows`
-// rows and `panels` panels of units, and meets others at a cost of `meeting` microseconds.
-double thread_microseconds(const ModelSizes& s, const Machine& machine, std::size_t T,
+// rows and `panels` panels of units, and waits for others at a cost of `barrier` microseconds.
+double thread_microseconds(const GruSizes& s, const Machine& machine, std::size_t T,
                            std::size_t rows, std::size_t panels, std::size_t directions,
-                           double meeting) {
+                           double barrier) {
   const auto n = static_cast<double>(rows);
   const auto units = static_cast<double>(panels * kPanel);
   const auto hidden = static_cast<double>(s.hidden_size);
@@ -110,18 +110,18 @@ double thread_microseconds(const ModelSizes& s, const Machine& machine, std::siz
     const double read = 1e-3 * bytes / read_gigabytes(machine, bytes);
     step += std::max(6 * n * units * hidden * flop, read) + 6 * n * units * inputs * flop +
             150 * n * units * flop + kStepMicroseconds;
-    step += meeting * (s.reset_after ? 1 : 2);
+    step += barrier * (s.reset_after ? 1 : 2);
   }
   return static_cast<double>(T) * static_cast<double>(directions) * step;
 }
 
 // Packed weights of one layer in one direction for `terms` inputs.
-double matrix_bytes(const ModelSizes& s, std::size_t terms) {
+double matrix_bytes(const GruSizes& s, std::size_t terms) {
   return static_cast<double>(3 * sizeof(float) * kPanel * s.panels() * terms);
 }
 
 // All weights.
-double weight_bytes(const ModelSizes& s) {
+double weight_bytes(const GruSizes& s) {
   double bytes = 0;
   for (std::size_t l = 0; l < s.num_layers; ++l)
     bytes += matrix_bytes(s, s.layer_input(l) + s.hidden_size);
@@ -129,7 +129,7 @@ double weight_bytes(const ModelSizes& s) {
 }
 
 // The grid of at most shape.max_threads threads that promises most.
-Grid choose_grid(const ModelSizes& sizes, const Machine& machine, const CallShape& shape) {
+Grid choose_grid(const GruSizes& sizes, const Machine& machine, const CallShape& shape) {
   Grid grid;
   if (shape.max_threads <= 1) return grid;
   const std::size_t P = sizes.panels(), D = sizes.num_directions;
@@ -141,7 +141,7 @@ Grid choose_grid(const ModelSizes& sizes, const Machine& machine, const CallShap
       if (rows * directions * units <= 1) continue;
       const double cost = thread_microseconds(sizes, machine, shape.T, divided_up(shape.B, rows),
                                               divided_up(P, units), D / directions,
-                                              units > 1 ? shape.meeting_microseconds : 0);
+                                              units > 1 ? shape.barrier_microseconds : 0);
       if (cost >= best) continue;
       best = cost;
       grid = {rows, directions, units};
@@ -174,7 +174,7 @@ Machine machine_with(std::size_t lanes) {
 }
 
 // 60 GFLOP/s, and 0.1 us for the latency of a step.
-double estimate_microseconds(const ModelSizes& s, std::size_t T, std::size_t B) {
+double estimate_microseconds(const GruSizes& s, std::size_t T, std::size_t B) {
   const double hidden = static_cast<double>(s.panels() * kPanel);
   double terms = 0;
   for (std::size_t l = 0; l < s.num_layers; ++l)
@@ -184,7 +184,7 @@ double estimate_microseconds(const ModelSizes& s, std::size_t T, std::size_t B) 
                   0.1 * static_cast<double>(s.num_layers));
 }
 
-bool rows_fit_lanes(const ModelSizes& sizes, std::size_t lanes, std::size_t rows) {
+bool rows_fit_lanes(const GruSizes& sizes, std::size_t lanes, std::size_t rows) {
   const std::size_t hidden = sizes.hidden_size, width = 2 * lanes;
   if (hidden > kMostUnitsForRows || rows < kPanel) return false;
   const std::size_t widest = std::max(sizes.input_size, sizes.layer_input(1));
@@ -196,15 +196,15 @@ bool rows_fit_lanes(const ModelSizes& sizes, std::size_t lanes, std::size_t rows
   return by_rows <= by_units;
 }
 
-Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape) {
+Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape) {
   const Grid grid = choose_grid(sizes, machine, shape);
-  const bool fit = !shape.traced && grid.units == 1 &&
-                   rows_fit_lanes(sizes, machine.lanes, divided_up(shape.B, grid.rows));
+  const bool fit = !shape.traced && grid.unit_groups == 1 &&
+                   rows_fit_lanes(sizes, machine.lanes, divided_up(shape.B, grid.row_groups));
   return make_plan(sizes, machine, shape, grid,
                    fit ? RowsInLanes::where_they_fit : RowsInLanes::never);
 }
 
-Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape,
+Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape,
                const Grid& grid, RowsInLanes rows_in_lanes) {
   Plan plan;
   plan.grid = grid;
@@ -227,7 +227,7 @@ Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape&
   const bool units_only = rows_in_lanes == RowsInLanes::never;
   const std::size_t width = 2 * machine.lanes;
   if (!units_only) most = std::max(width, most / width * width);
-  const std::size_t rows = divided_up(shape.B, grid.rows);
+  const std::size_t rows = divided_up(shape.B, grid.row_groups);
   plan.row_block = even_blocks(rows, most);
   if (!units_only)
     plan.row_block = round_up(plan.row_block, width);

@@ -8,7 +8,7 @@
 
 namespace fastgru {
 
-// What the cost model needs to know of the machine: see machine_with().
+// What an estimate of a cost needs to know of the machine: see machine_with().
 struct Machine {
   double gflops = 0;      // one core's peak, roughly
   std::size_t lanes = 1;  // floats per vector
@@ -25,22 +25,22 @@ struct CallShape {
   std::size_t B = 0;
   std::size_t max_threads = 1;
   // What starting threads costs now, and what threads that share units lose in each step by telling
-  // each other: see rhythm.hpp.
+  // each other: see thread_cost.hpp.
   double region_microseconds = 0;
-  double meeting_microseconds = 0;
+  double barrier_microseconds = 0;
   bool traced = false;
   std::size_t operand_bytes = 0;  // of an input row in reduced precision
 };
 
-// Threads: groups of rows; in each, groups of directions; in each, threads that share a layer's
-// units.
+// How a call's work is divided among threads: into groups of rows, within these into directions,
+// within these into groups of a layer's units. Each thread has one of the resulting shares.
 struct Grid {
-  std::size_t rows = 1;
+  std::size_t row_groups = 1;
   std::size_t directions = 1;  // 1 or 2
-  std::size_t units = 1;
+  std::size_t unit_groups = 1;
 
-  std::size_t group_threads() const { return directions * units; }  // of a row group
-  std::size_t threads() const { return rows * group_threads(); }
+  std::size_t threads_per_row_group() const { return directions * unit_groups; }
+  std::size_t threads() const { return row_groups * threads_per_row_group(); }
 };
 
 // Where the rows_* kernels run, which compute input product and steps in one.
@@ -59,23 +59,23 @@ struct Plan {
   bool far_input = false, far_recurrent = false;
 
   // Panels of the widest share of units.
-  std::size_t share_panels(const ModelSizes& sizes) const {
-    return (sizes.panels() + grid.units - 1) / grid.units;
+  std::size_t share_panels(const GruSizes& sizes) const {
+    return (sizes.panels() + grid.unit_groups - 1) / grid.unit_groups;
   }
 };
 
-Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape);
+Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape);
 // The two decisions that make_plan takes first, taken otherwise. Rows in lanes needs one unit
 // group.
-Plan make_plan(const ModelSizes& sizes, const Machine& machine, const CallShape& shape,
+Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape,
                const Grid& grid, RowsInLanes rows_in_lanes);
 
 // Whether `rows` rows are better in the lanes than the units are.
-bool rows_fit_lanes(const ModelSizes& sizes, std::size_t lanes, std::size_t rows);
+bool rows_fit_lanes(const GruSizes& sizes, std::size_t lanes, std::size_t rows);
 
 // Rough cost of a call on one thread: what decides about releasing the GIL and whether threads are
 // worth a thought.
-double estimate_microseconds(const ModelSizes& sizes, std::size_t T, std::size_t B);
+double estimate_microseconds(const GruSizes& sizes, std::size_t T, std::size_t B);
 
 // Cheaper calls stay on the calling thread whatever the plan would say. One step of one row at
 // H = 256 (13 by the estimate) is 1.5 to 1.7 times as fast with two threads, calls back to back, on

@@ -16,13 +16,13 @@ std::int64_t random_serial(std::int64_t below) {
 
 }  // namespace
 
-Pool::Pool(Models models, std::size_t capacity) : models_(std::move(models)) {
+Pool::Pool(Grus grus, std::size_t capacity) : grus_(std::move(grus)) {
   if (capacity > kMostSessions)
     throw std::invalid_argument("capacity: expected at most " + std::to_string(kMostSessions) +
                                 ", got " + std::to_string(capacity));
-  for (const auto& model : models_)
-    states_.emplace_back(checked_product(checked_product(model->sizes.num_layers, capacity),
-                                         model->sizes.hidden_size * sizeof(float)),
+  for (const auto& gru : grus_)
+    states_.emplace_back(checked_product(checked_product(gru->sizes.num_layers, capacity),
+                                         gru->sizes.hidden_size * sizeof(float)),
                          Buffer::Contents::as_found);  // open() writes a session's
   serials_.resize(capacity);
   versions_.resize(capacity);
@@ -78,8 +78,8 @@ void Pool::refuse(SessionId wrong, const SessionId* behind, std::size_t n) {
 
 template <class Visit>
 void Pool::for_each_state(std::size_t i, std::size_t n, Visit visit) const {
-  for (std::size_t gru = 0; gru < models_.size(); ++gru) {
-    const ModelSizes& sizes = models_[gru]->sizes;
+  for (std::size_t gru = 0; gru < grus_.size(); ++gru) {
+    const GruSizes& sizes = grus_[gru]->sizes;
     for (std::size_t l = 0; l < sizes.num_layers; ++l)
       visit(gru, state_of(gru, l, slots_[i]), (l * n + i) * sizes.hidden_size, sizes.hidden_size);
   }
@@ -148,8 +148,8 @@ void Pool::step(const SessionId* ids, std::size_t n, SequenceView<const float> x
   call.slots = slots_.data();
   call.state_rows = capacity();
   call.max_threads = max_threads;
-  call.end_layer = models_[0]->sizes.num_layers;
-  run(*models_[0], call);
+  call.end_layer = grus_[0]->sizes.num_layers;
+  run(*grus_[0], call);
   for (std::size_t i = 0; i < n; ++i) ++versions_[slots_[i]];
 }
 

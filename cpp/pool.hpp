@@ -1,6 +1,6 @@
 // The states of many live sequences (sessions) in slabs, of which any advance together: a step
-// reads and writes them where they are. A pool of a whole model has a slab for each of its GRUs.
-// Refuses bidirectional models, and to grow.
+// reads and writes them where they are. A pool of several GRUs has a slab for each.
+// Refuses bidirectional GRUs, and to grow.
 //
 // Note [Session ids]
 // An id is a slot of the slabs and the session's serial number, so that the id of a closed session
@@ -34,10 +34,10 @@ struct PoolFull : std::runtime_error {
 class Pool {
  public:
   static constexpr std::size_t kMostSessions = std::size_t{1} << 24;
-  using Models = std::vector<std::shared_ptr<const PackedModel>>;
+  using Grus = std::vector<std::shared_ptr<const PackedGru>>;
 
   // Throws std::invalid_argument for a capacity of more than kMostSessions.
-  Pool(Models models, std::size_t capacity);
+  Pool(Grus grus, std::size_t capacity);
 
   // The caller holds it around everything below. Where something throws, nothing has changed.
   // Pointers to states: one for each GRU.
@@ -73,7 +73,7 @@ class Pool {
   void shut_down();
   bool is_shut_down() const { return is_shut_down_; }
 
-  const Models& models() const { return models_; }
+  const Grus& grus() const { return grus_; }
   std::size_t capacity() const { return serials_.size(); }
 
   // forks() of parallel.hpp when somebody last took the mutex.
@@ -97,13 +97,13 @@ class Pool {
   [[noreturn]] void refuse(SessionId wrong, const SessionId* behind, std::size_t n);
   float* state_of(std::size_t gru, std::size_t layer, std::size_t slot) const {
     return reinterpret_cast<float*>(states_[gru].data()) +
-           (layer * capacity() + slot) * models_[gru]->sizes.hidden_size;
+           (layer * capacity() + slot) * grus_[gru]->sizes.hidden_size;
   }
   // Calls visit(a layer's state in the slab, its place in one or n sessions' states) for slots_[i].
   template <class Visit>
   void for_each_state(std::size_t i, std::size_t n, Visit visit) const;
 
-  Models models_;
+  Grus grus_;
   std::vector<Buffer> states_;            // of each GRU: [layers, capacity, H]
   std::vector<std::int64_t> serials_;     // [capacity]; 0: closed
   std::vector<std::uint64_t> versions_;   // [capacity]

@@ -14,7 +14,7 @@
 #include "float_mode.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
-#include "rhythm.hpp"
+#include "thread_cost.hpp"
 
 namespace fastgru {
 namespace {
@@ -48,34 +48,34 @@ struct Scratch {
 };
 
 // What rows_* kernels need instead of gates: see RowBlocks in gru_rows_f32.hpp.
-std::size_t rows_scratch(const ModelSizes& sizes) {
+std::size_t rows_scratch(const GruSizes& sizes) {
   const std::size_t K = std::max(sizes.input_size, sizes.layer_input(1));
   return checked_product(K + 5 * sizes.hidden_size, 2 * kPanel);
 }
 
 // All memory of one call, carved from the calling thread's arena.
 struct Workspace {
-  std::size_t* order;    // [B] rows by descending length
-  std::size_t* lengths;  // [B] in that order
-  Scratch* threads;      // [the grid]
-  Arrival* group;        // [row_groups, threads of a group]: all of a row group meet
-  Arrival* units;        // [the grid]: those of a layer meet
+  std::size_t* order;      // [B] rows by descending length
+  std::size_t* lengths;    // [B] in that order
+  Scratch* threads;        // [the grid]
+  Arrival* row_barriers;   // [the grid]: the threads of one row group wait for each other
+  Arrival* unit_barriers;  // [the grid]: the threads that share one layer's units wait
 };
 
 // Bytes of the longest row that a layer in reduced precision multiplies with.
-std::size_t longest_operand(const PackedModel& model, const Call& call) {
+std::size_t longest_operand(const PackedGru& gru, const Call& call) {
   std::size_t bytes = 0;
   for (std::size_t l = call.first_layer; l < call.end_layer; ++l)
-    if (model.layers[l * model.sizes.num_directions].reduced)
-      bytes = std::max({bytes, operand_stride(model.sizes.layer_input(l)),
-                        operand_stride(model.sizes.hidden_size)});
+    if (gru.layers[l * gru.sizes.num_directions].reduced)
+      bytes = std::max(
+          {bytes, operand_stride(gru.sizes.layer_input(l)), operand_stride(gru.sizes.hidden_size)});
   return bytes;
 }
 
-Workspace carve_workspace(Carver& carver, const PackedModel& model, const Call& call,
+Workspace carve_workspace(Carver& carver, const PackedGru& gru, const Call& call,
                           const Plan& plan) {
-  const ModelSizes& sizes = model.sizes;
-  const std::size_t operand_bytes = longest_operand(model, call);
+  const GruSizes& sizes = gru.sizes;
+  const std::size_t operand_bytes = longest_operand(gru, call);
   const std::size_t layers = call.end_layer - call.first_layer;
   const std::size_t state = checked_product(plan.row_block, plan.state_stride);
   const std::size_t block = checked_product(plan.time_block, plan.row_block);
@@ -90,9 +90,9 @@ Workspace carve_workspace(Carver& carver, const PackedModel& model, const Call& 
   w.order = carver.take<std::size_t>(call.B);
   w.lengths = carver.take<std::size_t>(call.B);
   w.threads = carver.take<Scratch>(plan.grid.threads());
-  w.group = carver.take<Arrival>(plan.grid.threads());
-  w.units = carver.take<Arrival>(plan.grid.threads());
-  for (std::size_t group = 0, thread = 0; group < plan.grid.rows; ++group) {
+  w.row_barriers = carver.take<Arrival>(plan.grid.threads());
+  w.unit_barriers = carver.take<Arrival>(plan.grid.threads());
+  for (std::size_t group = 0, thread = 0; group < plan.grid.row_groups; ++group) {
     Scratch s{};
     if (layers > 1) s.sequences[0] = carver.take<float>(sequence);
     if (layers > 2) s.sequences[1] = carver.take<float>(sequence);
@@ -102,7 +102,7 @@ Workspace carve_workspace(Carver& carver, const PackedModel& model, const Call& 
         s.reset_state = carver.take<float>(state);
         s.update = carver.take<float>(state);
       }
-      for (std::size_t u = 0; u < plan.grid.units; ++u, ++thread) {
+      for (std::size_t u = 0; u < plan.grid.unit_groups; ++u, ++thread) {
         s.gates = carver.take<float>(gates);
         if (operand_bytes > 0) {
           s.operands.rows = carver.take<char>(checked_product(block, operand_bytes));
@@ -120,7 +120,7 @@ Workspace carve_workspace(Carver& carver, const PackedModel& model, const Call& 
 
 // Everything that the threads of one call share.
 struct Job {
-  const PackedModel& model;
+  const PackedGru& gru;
   const Call& call;
   const Plan& plan;
   const Workspace& space;
@@ -136,16 +136,16 @@ struct Range {
 struct Share {
   Range rows, directions, units;
   const Scratch& scratch;
-  Barrier group;  // the row group's threads
-  Barrier team;   // the threads with the other units
+  Barrier row_barrier;   // for the threads of this row group
+  Barrier unit_barrier;  // for the threads that have the other units of the same rows
 };
 
 // The rows [begin, begin + count) of the sorted batch, in one thread.
 class RowBlock {
  public:
   RowBlock(const Job& job, Share& share, std::size_t begin, std::size_t count)
-      : sizes_(job.model.sizes),
-        model_(job.model),
+      : sizes_(job.gru.sizes),
+        gru_(job.gru),
         call_(job.call),
         plan_(job.plan),
         backwards_(job.backwards),
@@ -159,7 +159,7 @@ class RowBlock {
   // All layers, one block of time after the other: what a layer needs is still in cache.
   void run_unidirectional() {
     for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l) load_state(l, 0);
-    share_.team.wait();
+    share_.unit_barrier.wait();
     for_each_segment([&](std::size_t step, std::size_t steps, std::size_t rows) {
       for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l)
         run_steps(l, 0, step, steps, rows);
@@ -170,7 +170,7 @@ class RowBlock {
   // One direction of one layer over the whole time.
   void run_direction(std::size_t layer, std::size_t direction) {
     load_state(layer, direction);
-    share_.team.wait();
+    share_.unit_barrier.wait();
     for_each_segment([&](std::size_t step, std::size_t steps, std::size_t rows) {
       run_steps(layer, direction, step, steps, rows);
     });
@@ -201,7 +201,7 @@ class RowBlock {
 
   void run_steps(std::size_t layer, std::size_t direction, std::size_t step, std::size_t steps,
                  std::size_t rows) {
-    const PackedLayer& packed = model_.layers[layer * sizes_.num_directions + direction];
+    const PackedLayer& packed = gru_.layers[layer * sizes_.num_directions + direction];
     const bool back_in = direction == 1 || (sizes_.reverse && layer == call_.first_layer);
     const bool back_out = direction == 1 || (sizes_.reverse && layer + 1 == call_.end_layer);
     const View<const float> in = input(layer, step);
@@ -224,7 +224,7 @@ class RowBlock {
     product.out = scratch_.gates;
     product.rows = steps * rows;
     product.reduction = K;
-    product.chain = chain_terms(H);
+    product.block_terms = sum_block_terms(H);
     product.units = share_.units.size();
     product.far = plan_.far_input;
     product.reduced = reduced(packed, packed.input);
@@ -249,18 +249,18 @@ class RowBlock {
     args.hidden = H;
     args.rows = rows;
     args.steps = steps;
-    args.chain = chain_terms(H);
+    args.block_terms = sum_block_terms(H);
     args.far = plan_.far_recurrent;
     args.backwards = backwards_ != (step % 2 == 1);
     args.reduced = reduced(packed, packed.recurrent);
     args.activation = sizes_.activation;
     args.recurrent_activation = sizes_.recurrent_activation;
-    if (share_.team.count() > 1) {
-      args.meet = [](void* team) { static_cast<Barrier*>(team)->wait(); };
-      args.team = &share_.team;
+    if (share_.unit_barrier.count() > 1) {
+      args.wait_for_shares = [](void* barrier) { static_cast<Barrier*>(barrier)->wait(); };
+      args.barrier = &share_.unit_barrier;
     }
 
-    const KernelTable& kernels = *model_.kernels;
+    const KernelTable& kernels = *gru_.kernels;
     const bool rows_in_lanes = in_lanes(packed, rows);
     if (rows_in_lanes || (plan_.fused && !packed.reduced))
       args.input = &product;
@@ -289,16 +289,16 @@ class RowBlock {
   bool in_lanes(const PackedLayer& layer, std::size_t rows) const {
     return !layer.reduced && (plan_.rows_in_lanes == RowsInLanes::always ||
                               (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
-                               rows_fit_lanes(sizes_, model_.kernels->lanes, rows)));
+                               rows_fit_lanes(sizes_, gru_.kernels->lanes, rows)));
   }
 
   // Kernels with rows in the lanes read a state when they begin and write it when they end, and
   // nothing beside it: where the rows stay and lie side by side, and the share has all units, it
   // can be the caller's own.
   bool states_in_place() const {
-    if (call_.lengths || call_.slots || share_.team.count() > 1) return false;
+    if (call_.lengths || call_.slots || share_.unit_barrier.count() > 1) return false;
     for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l)
-      if (!in_lanes(model_.layers[l * sizes_.num_directions], count_)) return false;
+      if (!in_lanes(gru_.layers[l * sizes_.num_directions], count_)) return false;
     return true;
   }
 
@@ -370,8 +370,8 @@ class RowBlock {
             sizes_.num_directions == 2 ? 0 : step};
   }
 
-  const ModelSizes& sizes_;
-  const PackedModel& model_;
+  const GruSizes& sizes_;
+  const PackedGru& gru_;
   const Call& call_;
   const Plan& plan_;
   const bool backwards_;
@@ -387,13 +387,13 @@ void run_share(const Job& job, Share& share) {
   const FlushDenormals flush;
   for (std::size_t row = share.rows.begin; row < share.rows.end; row += job.plan.row_block) {
     RowBlock block(job, share, row, std::min(job.plan.row_block, share.rows.end - row));
-    if (job.model.sizes.num_directions == 1) {
+    if (job.gru.sizes.num_directions == 1) {
       block.run_unidirectional();
     } else {
       for (std::size_t layer = job.call.first_layer; layer < job.call.end_layer; ++layer) {
         for (std::size_t d = share.directions.begin; d < share.directions.end; ++d)
           block.run_direction(layer, d);
-        share.group.wait();  // the next layer reads what all threads wrote
+        share.row_barrier.wait();  // the next layer reads what all threads wrote
       }
     }
     for (std::size_t d = share.directions.begin; d < share.directions.end; ++d)
@@ -401,14 +401,14 @@ void run_share(const Job& job, Share& share) {
   }
 }
 
-// Part `index` of n things in `parts` parts.
+// TilePart `index` of n things in `parts` parts.
 Range part(std::size_t n, std::size_t index, std::size_t parts) {
   return {n * index / parts, n * (index + 1) / parts};
 }
 
 // First row of group `group` of `groups`: groups of about equal total length.
 std::size_t group_begin(const Job& job, std::size_t group) {
-  const std::size_t groups = job.plan.grid.rows, rows = job.call.B;
+  const std::size_t groups = job.plan.grid.row_groups, rows = job.call.B;
   if (!job.call.lengths) return part(rows, group, groups).begin;
   std::size_t total = 0;
   for (std::size_t row = 0; row < rows; ++row) total += job.space.lengths[row] + 1;
@@ -420,21 +420,23 @@ std::size_t group_begin(const Job& job, std::size_t group) {
 // Returns the long waits for threads that share units: elsewhere threads may have unequal work.
 std::size_t run_thread(const Job& job, std::size_t thread) {
   const Plan& plan = job.plan;
-  const ModelSizes& sizes = job.model.sizes;
-  const std::size_t unit = thread % plan.grid.units;
-  const std::size_t team = thread - unit;  // its first thread
-  const std::size_t group = thread / plan.grid.group_threads();
-  const std::size_t first = group * plan.grid.group_threads();
-  const Range panels = part(sizes.panels(), unit, plan.grid.units);
+  const GruSizes& sizes = job.gru.sizes;
+  const std::size_t unit = thread % plan.grid.unit_groups;
+  const std::size_t first_of_units = thread - unit;
+  const std::size_t group = thread / plan.grid.threads_per_row_group();
+  const std::size_t first = group * plan.grid.threads_per_row_group();
+  const Range panels = part(sizes.panels(), unit, plan.grid.unit_groups);
   Share share{
       {group_begin(job, group), group_begin(job, group + 1)},
-      part(sizes.num_directions, (thread - first) / plan.grid.units, plan.grid.directions),
+      part(sizes.num_directions, (thread - first) / plan.grid.unit_groups, plan.grid.directions),
       {panels.begin * kPanel, std::min(panels.end * kPanel, sizes.hidden_size)},
       job.space.threads[thread],
-      Barrier(job.space.group + first, thread - first, plan.grid.group_threads(), plan.patience),
-      Barrier(job.space.units + team, unit, plan.grid.units, plan.patience)};
+      Barrier(job.space.row_barriers + first, thread - first, plan.grid.threads_per_row_group(),
+              plan.patience),
+      Barrier(job.space.unit_barriers + first_of_units, unit, plan.grid.unit_groups,
+              plan.patience)};
   run_share(job, share);
-  return share.team.long_waits();
+  return share.unit_barrier.long_waits();
 }
 
 // Longest first, equal lengths in the caller's order.
@@ -449,33 +451,33 @@ void sort_rows(const Call& call, const Workspace& space) {
         call.lengths ? static_cast<std::size_t>(call.lengths[space.order[row]]) : call.T;
 }
 
-// Whether a call begins with the last weights, as this thread's last call of the same model ended
+// Whether a call begins with the last weights, as this thread's last call of the same GRU ended
 // with them: it finds in its caches what was read last. Exact for one layer and block of rows, else
 // a guess, which costs nothing if wrong.
-bool goes_backwards(const PackedModel& model, std::size_t steps) {
-  thread_local const PackedModel* last = nullptr;
+bool goes_backwards(const PackedGru& gru, std::size_t steps) {
+  thread_local const PackedGru* last = nullptr;
   thread_local bool at_end = false;
-  const bool backwards = last == &model && at_end;
-  last = &model;
+  const bool backwards = last == &gru && at_end;
+  last = &gru;
   at_end = backwards != (steps % 2 == 1);
   return backwards;
 }
 
 }  // namespace
 
-std::optional<std::size_t> run(const PackedModel& model, const Call& call, const Plan& plan) {
+std::optional<std::size_t> run(const PackedGru& gru, const Call& call, const Plan& plan) {
   Carver carver(arena_of(0));
-  Workspace space = carve_workspace(carver, model, call, plan);
+  Workspace space = carve_workspace(carver, gru, call, plan);
   if (!carver.fits()) {
     carver = Carver(arena_of(carver.used()));
-    space = carve_workspace(carver, model, call, plan);
+    space = carve_workspace(carver, gru, call, plan);
   }
   for (std::size_t thread = 0; thread < plan.grid.threads(); ++thread) {
-    new (&space.group[thread]) Arrival;
-    new (&space.units[thread]) Arrival;
+    new (&space.row_barriers[thread]) Arrival;
+    new (&space.unit_barriers[thread]) Arrival;
   }
   sort_rows(call, space);
-  const Job job{model, call, plan, space, goes_backwards(model, call.T)};
+  const Job job{gru, call, plan, space, goes_backwards(gru, call.T)};
   if (plan.grid.threads() == 1) return run_thread(job, 0);
   std::atomic<std::size_t> long_waits{0};
   const bool ran = parallel(plan.grid.threads(), [&](std::size_t index) {
@@ -485,28 +487,28 @@ std::optional<std::size_t> run(const PackedModel& model, const Call& call, const
   return long_waits;
 }
 
-void run(const PackedModel& model, const Call& call) {
+void run(const PackedGru& gru, const Call& call) {
   if (call.B == 0) return;
-  assert(call.first_layer < call.end_layer && call.end_layer <= model.sizes.num_layers);
+  assert(call.first_layer < call.end_layer && call.end_layer <= gru.sizes.num_layers);
   CallShape shape;
   shape.T = call.T;
   shape.B = call.B;
   shape.traced = call.trace_stride != 0;
-  shape.operand_bytes = longest_operand(model, call);
-  const double estimate = estimate_microseconds(model.sizes, call.T, call.B);
+  shape.operand_bytes = longest_operand(gru, call);
+  const double estimate = estimate_microseconds(gru.sizes, call.T, call.B);
   const bool threaded = call.max_threads > 1 && estimate >= kParallelFrom;
   if (threaded) {
     shape.max_threads = call.max_threads;
     shape.region_microseconds = region_microseconds();
-    if (model.sizes.panels() > 1) shape.meeting_microseconds = meeting_microseconds();
+    if (gru.sizes.panels() > 1) shape.barrier_microseconds = barrier_microseconds();
   }
-  const Machine machine = machine_with(model.kernels->lanes);
-  Plan plan = make_plan(model.sizes, machine, shape);
-  auto long_waits = run(model, call, plan);
+  const Machine machine = machine_with(gru.kernels->lanes);
+  Plan plan = make_plan(gru.sizes, machine, shape);
+  auto long_waits = run(gru, call, plan);
   if (!long_waits) {  // the runtime gave fewer threads
     shape.max_threads = 1;
-    plan = make_plan(model.sizes, machine, shape);
-    long_waits = run(model, call, plan);
+    plan = make_plan(gru.sizes, machine, shape);
+    long_waits = run(gru, call, plan);
   }
   if (threaded) call_ended(plan.grid.threads() > 1, *long_waits);
   release_arena();

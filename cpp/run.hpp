@@ -1,4 +1,4 @@
-// Runs a packed model over sequences: the loops over rows, time blocks, layers and directions, and
+// Runs a packed GRU over sequences: the loops over rows, time blocks, layers and directions, and
 // nothing else. Shapes are checked by the caller; allocates nothing on a shape it has seen.
 #pragma once
 
@@ -41,9 +41,9 @@ struct Call {
   std::ptrdiff_t direction_stride = 0;
 };
 
-void run(const PackedModel& model, const Call& call);
+void run(const PackedGru& gru, const Call& call);
 // The same by a given plan, B > 0. Returns the long waits of its barriers; nothing, and has done
 // nothing, where the runtime gave fewer threads.
-std::optional<std::size_t> run(const PackedModel& model, const Call& call, const Plan& plan);
+std::optional<std::size_t> run(const PackedGru& gru, const Call& call, const Plan& plan);
 
 }  // namespace fastgru

@@ -1,5 +1,6 @@
-// What a model is, before any kernel knows of it: sizes, variant, and where its float32 tensors
-// stand. Plain data; names, files and everything that a user can get wrong are Python's business.
+// What a GRU is before it is packed: sizes, equation, and where its float32 tensors
+// stand. FastPath data; names, files and everything that a user can get wrong are Python's
+// business.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +26,7 @@ struct LayerTensors {
   const float* scale_hh = nullptr;  // [3H], int8 only
 };
 
-struct ModelSizes {
+struct GruSizes {
   std::size_t input_size = 0;
   std::size_t hidden_size = 0;
   std::size_t num_layers = 0;
@@ -43,16 +44,16 @@ struct ModelSizes {
   std::size_t panels() const { return (hidden_size + kPanel - 1) / kPanel; }
 };
 
-// Terms of one FMA chain for a model of H units: Note [Same bits] in kernels/product.hpp.
-// One chain over 1,024 terms was 1.7 to 2.7 times less accurate than PyTorch; chains of 256 are 0.9
+// Terms of one sum block in a GRU of H units: Note [Same bits] in kernels/product.hpp.
+// One block of 1,024 terms was 1.7 to 2.7 times less accurate than PyTorch; blocks of 256 are 0.9
 // to 1.3 times on average from H = 4 on, and cost 0 to 3%. Narrower networks have larger weights
-// and PyTorch sums their products in 16 and more parts: there chains of 256 were 2.1 times less
-// accurate on average (H = 1, I = 128) and chains of 16 are 0.5 to 1.4 times, I = 16 to 1024; what
+// and PyTorch sums their products in 16 and more parts: there blocks of 256 were 2.1 times less
+// accurate on average (H = 1, I = 128) and blocks of 16 are 0.5 to 1.4 times, I = 16 to 1024; what
 // they cost is lost in such a network's latency.
-constexpr std::size_t chain_terms(std::size_t hidden) { return hidden < 8 ? 16 : 256; }
+constexpr std::size_t sum_block_terms(std::size_t hidden) { return hidden < 8 ? 16 : 256; }
 
-struct ModelSpec {
-  ModelSizes sizes;
+struct GruSpec {
+  GruSizes sizes;
   std::vector<LayerTensors> layers;  // [layer * num_directions + direction]
 };
 

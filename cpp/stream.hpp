@@ -1,5 +1,5 @@
 // The state of a fixed batch of live sequences that advance together through a unidirectional
-// model.
+// GRU.
 #pragma once
 
 #include <atomic>
@@ -13,7 +13,7 @@ namespace fastgru {
 class Stream {
  public:
   // h_0: [layers, batch_size, H] or null (zeros); copied.
-  Stream(std::shared_ptr<const PackedModel> model, std::size_t batch_size, const float* h_0);
+  Stream(std::shared_ptr<const PackedGru> gru, std::size_t batch_size, const float* h_0);
   Stream(const Stream& other);
 
   // T steps; x and y as Call's. Nothing changes where it throws.
@@ -25,7 +25,7 @@ class Stream {
   void reset();  // to h_0
   void reset_row(std::size_t row);
 
-  const PackedModel& model() const { return *model_; }
+  const PackedGru& gru() const { return *gru_; }
   std::size_t batch_size() const { return batch_size_; }
 
   // One user at a time: true if it was free and is now the caller's until release().
@@ -34,9 +34,9 @@ class Stream {
 
  private:
   static float* values(const Buffer& b) { return reinterpret_cast<float*>(b.data()); }
-  std::size_t row_bytes() const { return model_->sizes.hidden_size * sizeof(float); }
+  std::size_t row_bytes() const { return gru_->sizes.hidden_size * sizeof(float); }
 
-  std::shared_ptr<const PackedModel> model_;
+  std::shared_ptr<const PackedGru> gru_;
   std::size_t batch_size_;
   Buffer initial_;
   Buffer state_;

@@ -237,7 +237,7 @@ def test_keep() -> None:
     for name in before:
         assert same_bits(before[name], after[name]) == ("l1" not in name or "bias" in name), name
     assert "layers [0, 2] float32" in repr(kept)
-    kernels = kept._model.kernels
+    kernels = kept._core.kernels
     assert kernels[0] == kernels[2] == kept.isa
     assert kernels[1].startswith(kept.isa)  # or with instructions that the level does not ask for
     assert same_bits(

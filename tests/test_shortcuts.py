@@ -244,14 +244,14 @@ def test_objects_that_are_no_streams_do_not_crash() -> None:
         _core: Any = None
         _model: Any = None
 
-    for wrong in (None, 3, network().stream()._core, network()._model):
-        Pretender._core = Pretender._model = wrong  # never what the method at hand needs
+    for wrong in (None, 3, network().stream()._core, network()._core):
+        Pretender._core = wrong  # never what the method at hand needs
         if not isinstance(wrong, type(network().stream()._core)):
             with pytest.raises(AttributeError):
                 fastgru.Stream.step(Pretender(), x)  # type: ignore[arg-type]
         with pytest.raises(AttributeError):
             fastgru.Pool.step(Pretender(), np.zeros(1, np.int64), x[None])  # type: ignore[arg-type]
-        if not isinstance(wrong, type(network()._model)):
+        if not isinstance(wrong, type(network()._core)):
             with pytest.raises(AttributeError):
                 fastgru.GRU.__call__(Pretender(), x[None])  # type: ignore[call-overload]
 

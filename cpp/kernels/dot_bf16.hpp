@@ -1,6 +1,6 @@
 // Pairs of bfloat16 in one instruction, vdpbf16ps: it adds one product after the other, and which
 // of a pair first is the processor's to say, so that its sums may differ from Bfloat16's in the
-// last bits. Chains are the same.
+// last bits. The sum blocks are the same.
 #pragma once
 
 #include "reduced.hpp"
@@ -25,8 +25,8 @@ struct Bfloat16Dot {
     static constexpr int kGates = G;
 
     template <class V, int R, int C>
-    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t chunk,
-                    const Kept* kept) {
+    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t strip,
+                    const PartialSums* partial_sums) {
       const size_t pairs = (a.reduction + 1) / 2;
       const uint16_t* in[R];
       FASTGRU_UNROLL
@@ -35,34 +35,34 @@ struct Bfloat16Dot {
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c)
         w[c] =
-            static_cast<const uint16_t*>(a.matrix.weights) + (chunk + c) * pairs * (G * kPanel * 2);
-      auto acc = biases<V, R, C, G>(a.bias, chunk);
-      sum_chains(acc, a.reduction, a.chain,
-                 [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
-                   for (size_t k = begin; k < end; k += 2) {
-                     __m512bh x[R];
-                     FASTGRU_UNROLL
-                     for (int r = 0; r < R; ++r) {
-                       int pair;
-                       __builtin_memcpy(&pair, in[r] + k, sizeof pair);
-                       x[r] = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
-                     }
-                     FASTGRU_UNROLL
-                     for (int c = 0; c < C; ++c) {
-                       FASTGRU_UNROLL
-                       for (int g = 0; g < G; ++g) {
-                         const auto v = reinterpret_cast<__m512bh>(
-                             _mm512_loadu_si512(w[c] + (k / 2 * G + g) * (2 * kPanel)));
-                         FASTGRU_UNROLL
-                         for (int r = 0; r < R; ++r) {
-                           V& s = sum.v[(r * C + c) * G + g];
-                           s = {_mm512_dpbf16_ps(s.v, v, x[r])};
-                         }
-                       }
-                     }
-                   }
-                 });
-      kept->store<V, R, C, G>(acc, row, chunk);
+            static_cast<const uint16_t*>(a.matrix.weights) + (strip + c) * pairs * (G * kPanel * 2);
+      auto acc = biases<V, R, C, G>(a.bias, strip);
+      sum_in_blocks(acc, a.reduction, a.block_terms,
+                    [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
+                      for (size_t k = begin; k < end; k += 2) {
+                        __m512bh x[R];
+                        FASTGRU_UNROLL
+                        for (int r = 0; r < R; ++r) {
+                          int pair;
+                          __builtin_memcpy(&pair, in[r] + k, sizeof pair);
+                          x[r] = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
+                        }
+                        FASTGRU_UNROLL
+                        for (int c = 0; c < C; ++c) {
+                          FASTGRU_UNROLL
+                          for (int g = 0; g < G; ++g) {
+                            const auto v = reinterpret_cast<__m512bh>(
+                                _mm512_loadu_si512(w[c] + (k / 2 * G + g) * (2 * kPanel)));
+                            FASTGRU_UNROLL
+                            for (int r = 0; r < R; ++r) {
+                              V& s = sum.v[(r * C + c) * G + g];
+                              s = {_mm512_dpbf16_ps(s.v, v, x[r])};
+                            }
+                          }
+                        }
+                      }
+                    });
+      partial_sums->store<V, R, C, G>(acc, row, strip);
     }
   };
 };

@@ -18,8 +18,8 @@
 namespace fastgru {
 namespace {
 
-// Plain: sigmoid, tanh and no trace, the case that must be fast; otherwise as the call says.
-FASTGRU_INLINE bool is_plain(const Steps& a) {
+// Default: sigmoid, tanh and no trace, the case that must be fast; otherwise as the call says.
+FASTGRU_INLINE bool is_default(const Steps& a) {
   return a.activation == Activation::tanh && a.trace_stride == 0 &&
          a.recurrent_activation == RecurrentActivation::sigmoid;
 }
@@ -33,15 +33,15 @@ template <class V>
 FASTGRU_NOINLINE V any_candidate(Activation kind, V x) {
   return candidate_activation(kind, x);
 }
-template <bool Plain, class V, int N>
+template <bool Default, class V, int N>
 FASTGRU_INLINE Group<V, N> gate(const Steps& a, const Group<V, N>& x) {
-  if (Plain) return sigmoid(x);
+  if (Default) return sigmoid(x);
   return Group<V, N>::each(
       [&](int i) FASTGRU_INLINE_LAMBDA { return any_gate(a.recurrent_activation, x.v[i]); });
 }
-template <bool Plain, class V, int N>
+template <bool Default, class V, int N>
 FASTGRU_INLINE Group<V, N> candidate(const Steps& a, const Group<V, N>& x) {
-  if (Plain) return tanh(x);
+  if (Default) return tanh(x);
   return Group<V, N>::each(
       [&](int i) FASTGRU_INLINE_LAMBDA { return any_candidate(a.activation, x.v[i]); });
 }
@@ -58,11 +58,11 @@ struct Update {
   V r, z, n, h;
 };
 // x(g): the input product of gate g; hr, hz, hn: the recurrent ones; h: the old state.
-template <bool Plain, class V, class Input>
+template <bool Default, class V, class Input>
 FASTGRU_INLINE Update<V> reset_after_update(const Steps& a, Input x, V hr, V hz, V hn, V h) {
-  const V r = gate<Plain>(a, x(0) + hr);
-  const V z = gate<Plain>(a, x(1) + hz);
-  const V n = candidate<Plain>(a, fma(r, hn, x(2)));
+  const V r = gate<Default>(a, x(0) + hr);
+  const V z = gate<Default>(a, x(1) + hz);
+  const V n = candidate<Default>(a, fma(r, hn, x(2)));
   return {r, z, n, blend(z, h, n)};
 }
 

@@ -95,28 +95,28 @@ FASTGRU_INLINE Accumulators<V, U * G * kRowVectors> row_product(const float* bia
             V::broadcast(bias + panel * (3 * kPanel) + g * kPanel + lane);
     }
   }
-  sum_chains(acc, reduction, terms,
-             [&](Accumulators<V, U * G * kRowVectors>& sum, size_t begin, size_t end)
-                 FASTGRU_INLINE_LAMBDA {
-                   for (size_t k = begin; k < end; ++k) {
-                     V x[kRowVectors];
-                     FASTGRU_UNROLL
-                     for (int v = 0; v < kRowVectors; ++v)
-                       x[v] = V::load(in + k * kWidth<V> + v * V::lanes);
-                     FASTGRU_UNROLL
-                     for (int u = 0; u < U; ++u) {
-                       FASTGRU_UNROLL
-                       for (int g = 0; g < G; ++g) {
-                         const V weight = V::broadcast(w[u] + k * (G * kPanel) + g * kPanel);
-                         FASTGRU_UNROLL
-                         for (int v = 0; v < kRowVectors; ++v) {
-                           V& s = sum.v[(u * G + g) * kRowVectors + v];
-                           s = fma(weight, x[v], s);
-                         }
-                       }
-                     }
-                   }
-                 });
+  sum_in_blocks(acc, reduction, terms,
+                [&](Accumulators<V, U * G * kRowVectors>& sum, size_t begin, size_t end)
+                    FASTGRU_INLINE_LAMBDA {
+                      for (size_t k = begin; k < end; ++k) {
+                        V x[kRowVectors];
+                        FASTGRU_UNROLL
+                        for (int v = 0; v < kRowVectors; ++v)
+                          x[v] = V::load(in + k * kWidth<V> + v * V::lanes);
+                        FASTGRU_UNROLL
+                        for (int u = 0; u < U; ++u) {
+                          FASTGRU_UNROLL
+                          for (int g = 0; g < G; ++g) {
+                            const V weight = V::broadcast(w[u] + k * (G * kPanel) + g * kPanel);
+                            FASTGRU_UNROLL
+                            for (int v = 0; v < kRowVectors; ++v) {
+                              V& s = sum.v[(u * G + g) * kRowVectors + v];
+                              s = fma(weight, x[v], s);
+                            }
+                          }
+                        }
+                      }
+                    });
   return acc;
 }
 
@@ -167,16 +167,17 @@ struct RowBlocks {
 template <class V, int U>
 FASTGRU_INLINE Accumulators<V, U * 3 * kRowVectors> input_gates(const InputProduct& in,
                                                                 const float* x, size_t unit) {
-  return row_product<V, U, 3>(in.bias, in.weights, x, in.reduction, in.chain, unit);
+  return row_product<V, U, 3>(in.bias, in.weights, x, in.reduction, in.block_terms, unit);
 }
 
-template <class V, bool Plain>
+template <class V, bool Default>
 FASTGRU_NOINLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block) {
   for_each_unit<kUnits<3>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto in = input_gates<V, U>(*a.input, block.x, unit);
-    const auto acc = row_product<V, U, 3>(a.bias, a.weights, block.state, a.hidden, a.chain, unit);
-    const auto u = reset_after_update<Plain>(
+    const auto acc =
+        row_product<V, U, 3>(a.bias, a.weights, block.state, a.hidden, a.block_terms, unit);
+    const auto u = reset_after_update<Default>(
         a, [&](int g) FASTGRU_INLINE_LAMBDA { return gate_of<V, U, 3>(in, g); },
         gate_of<V, U, 3>(acc, 0), gate_of<V, U, 3>(acc, 1), gate_of<V, U, 3>(acc, 2),
         load_units<V, U>(block.state, unit));
@@ -184,23 +185,24 @@ FASTGRU_NOINLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block
   });
 }
 
-template <class V, bool Plain>
+template <class V, bool Default>
 FASTGRU_NOINLINE void reset_before_step(const Steps& a, const RowBlocks<V>& block) {
   for_each_unit<kUnits<2>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto in = input_gates<V, U>(*a.input, block.x, unit);
     store_block<V, U>(block.candidate_input, unit, gate_of<V, U, 3>(in, 2));
-    const auto acc = row_product<V, U, 2>(a.bias, a.weights, block.state, a.hidden, a.chain, unit);
-    const auto r = gate<Plain>(a, gate_of<V, U, 3>(in, 0) + gate_of<V, U, 2>(acc, 0));
-    const auto z = gate<Plain>(a, gate_of<V, U, 3>(in, 1) + gate_of<V, U, 2>(acc, 1));
+    const auto acc =
+        row_product<V, U, 2>(a.bias, a.weights, block.state, a.hidden, a.block_terms, unit);
+    const auto r = gate<Default>(a, gate_of<V, U, 3>(in, 0) + gate_of<V, U, 2>(acc, 0));
+    const auto z = gate<Default>(a, gate_of<V, U, 3>(in, 1) + gate_of<V, U, 2>(acc, 1));
     store_block<V, U>(block.reset_state, unit, r * load_units<V, U>(block.state, unit));
     store_block<V, U>(block.update, unit, z);
   });
   for_each_unit<kUnits<1>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto acc = row_product<V, U, 1>(a.bias + 2 * kPanel, a.candidate_weights,
-                                          block.reset_state, a.hidden, a.chain, unit);
-    const auto n = candidate<Plain>(
+                                          block.reset_state, a.hidden, a.block_terms, unit);
+    const auto n = candidate<Default>(
         a, load_units<V, U>(block.candidate_input, unit) + gate_of<V, U, 1>(acc, 0));
     store_block<V, U>(
         block.next, unit,
@@ -247,12 +249,12 @@ void for_each_row_tile(const Steps& a, void (*step)(const Steps&, const RowBlock
 
 template <class V>
 void rows_reset_after(const Steps& a) {
-  for_each_row_tile<V>(a, is_plain(a) ? reset_after_step<V, true> : reset_after_step<V, false>);
+  for_each_row_tile<V>(a, is_default(a) ? reset_after_step<V, true> : reset_after_step<V, false>);
 }
 
 template <class V>
 void rows_reset_before(const Steps& a) {
-  for_each_row_tile<V>(a, is_plain(a) ? reset_before_step<V, true> : reset_before_step<V, false>);
+  for_each_row_tile<V>(a, is_default(a) ? reset_before_step<V, true> : reset_before_step<V, false>);
 }
 
 }  // namespace

@@ -3,8 +3,8 @@
 // leaves here is bias + W x in float32.
 //
 // Note [bfloat16]
-// Both factors are rounded to nearest even, their product is exact in float32, and sums are chains
-// as in Note [Same bits].
+// Both factors are rounded to nearest even, their product is exact in float32, and sums are made in
+// sum blocks as in Note [Same bits].
 //
 // Note [int8]
 // A unit's weights are integers in -127..127 and one scale. A state is rounded to 1/127, since it
@@ -72,8 +72,8 @@ struct Bfloat16 {
     static constexpr int kGates = G;
 
     template <class, int R, int C>
-    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t chunk,
-                    const Kept* kept) {
+    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t strip,
+                    const PartialSums* partial_sums) {
       const size_t pairs = (a.reduction + 1) / 2;
       const float* in[R];
       FASTGRU_UNROLL
@@ -82,27 +82,27 @@ struct Bfloat16 {
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c)
         w[c] = static_cast<const uint16_t*>(a.matrix.weights) +
-               panel_of<V>(chunk + c) * pairs * (G * kPanel * 2) + 2 * lane_in_panel<V>(chunk + c);
-      auto acc = biases<V, R, C, G>(a.bias, chunk);
-      sum_chains(acc, a.reduction, a.chain,
-                 [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
-                   for (size_t k = begin; k < end; k += 2) {
-                     FASTGRU_UNROLL
-                     for (int half = 0; half < 2; ++half) {
-                       // Each half loads again where registers are few: GCC would keep the second
-                       // ones and spill sums.
-                       if (V::max_accumulators < 24) __asm__ volatile("" ::: "memory");
-                       add_term<V, R, C, G>(
-                           sum,
-                           [&](int c, int g) FASTGRU_INLINE_LAMBDA {
-                             return V::widen(w[c] + (k / 2 * G + g) * (2 * kPanel), half);
-                           },
-                           [&](int r)
-                               FASTGRU_INLINE_LAMBDA { return V::broadcast(in[r] + k + half); });
-                     }
-                   }
-                 });
-      kept->store<V, R, C, G>(acc, row, chunk);
+               panel_of<V>(strip + c) * pairs * (G * kPanel * 2) + 2 * lane_in_panel<V>(strip + c);
+      auto acc = biases<V, R, C, G>(a.bias, strip);
+      sum_in_blocks(acc, a.reduction, a.block_terms,
+                    [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
+                      for (size_t k = begin; k < end; k += 2) {
+                        FASTGRU_UNROLL
+                        for (int half = 0; half < 2; ++half) {
+                          // Each half loads again where registers are few: GCC would keep the
+                          // second ones and spill sums.
+                          if (V::max_accumulators < 24) __asm__ volatile("" ::: "memory");
+                          add_term<V, R, C, G>(
+                              sum,
+                              [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+                                return V::widen(w[c] + (k / 2 * G + g) * (2 * kPanel), half);
+                              },
+                              [&](int r)
+                                  FASTGRU_INLINE_LAMBDA { return V::broadcast(in[r] + k + half); });
+                        }
+                      }
+                    });
+      partial_sums->store<V, R, C, G>(acc, row, strip);
     }
   };
 };
@@ -162,7 +162,8 @@ struct Int8 {
   static FASTGRU_INLINE size_t padded(size_t reduction) {
     return (reduction + kTerms - 1) / kTerms * kTerms;
   }
-  // Operands are bytes, D::flip their difference from the integers' own.
+  // An operand's byte is its integer's value XOR D::flip: 0x80 where the instruction wants
+  // unsigned bytes.
   static FASTGRU_INLINE void pad(int8_t* out, size_t reduction) {
     for (size_t k = reduction; k < padded(reduction); ++k) out[k] = static_cast<int8_t>(D::flip);
   }
@@ -209,18 +210,18 @@ struct Int8 {
     static constexpr int kGates = G;
 
     template <class, int R, int C>
-    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t chunk,
-                    const Kept* kept) {
+    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t strip,
+                    const PartialSums* partial_sums) {
       constexpr int N = R * C * G;
       const size_t bytes = padded(a.reduction);
       const auto at = [&](int c, int g) FASTGRU_INLINE_LAMBDA {  // of a value for each unit
-        return panel_of<V>(chunk + c) * (G * kPanel) + g * kPanel + lane_in_panel<V>(chunk + c);
+        return panel_of<V>(strip + c) * (G * kPanel) + g * kPanel + lane_in_panel<V>(strip + c);
       };
       const int8_t* w[C];
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c)
         w[c] = static_cast<const int8_t*>(a.matrix.weights) +
-               panel_of<V>(chunk + c) * bytes * (G * kPanel) + kTerms * lane_in_panel<V>(chunk + c);
+               panel_of<V>(strip + c) * bytes * (G * kPanel) + kTerms * lane_in_panel<V>(strip + c);
       // Planes whose sums fit the registers together read the weights once: for one row, whose
       // time is that of reading them, an input in 16 bits costs what one in 8 bits would.
       constexpr int kAtOnce = Planes * N <= V::max_accumulators ? Planes : 1;
@@ -254,7 +255,7 @@ struct Int8 {
           const V scale = V::broadcast(a.operands.scales + row + r);
           FASTGRU_UNROLL
           for (int c = 0; c < C; ++c) {
-            float* const sums = kept->at<V, G>(row + r, chunk + c);
+            float* const sums = partial_sums->at<V, G>(row + r, strip + c);
             FASTGRU_UNROLL
             for (int g = 0; g < G; ++g) {
               const int i = (r * C + c) * G + g;
@@ -267,7 +268,7 @@ struct Int8 {
                 sum = sum * V::set(256.0f) + D::to_floats(acc.v[(kAtOnce - 1) * N + i].v);
               else if (Planes > 1)
                 sum = V::load(sums + g * kPanel) + sum;
-              const V bias = V::load(bias_of<V>(a.bias, chunk + c) + g * kPanel);
+              const V bias = V::load(bias_of<V>(a.bias, strip + c) + g * kPanel);
               fma(sum * V::load(a.matrix.scales + at(c, g)), scale, bias).store(sums + g * kPanel);
             }
           }
@@ -281,11 +282,11 @@ struct Int8 {
 
 template <class V, class M, int Planes>
 void multiply(const ReducedProduct& a) {
-  const Cut rows(a.rows, V::max_rows);
-  const Kept kept{a.sums, a.stride, a.first_row, panel_of<V>(a.first_chunk)};
+  const EvenParts rows(a.rows, V::max_rows);
+  const PartialSums partial_sums{a.sums, a.stride, a.first_row, panel_of<V>(a.first_strip)};
   const auto run = [&](auto gates) FASTGRU_INLINE_LAMBDA {
     run_group<typename M::template Tile<decltype(gates)::value, Planes>, V>(
-        a, rows, 0, a.first_row, a.first_chunk, a.chunks, &kept);
+        a, rows, 0, a.first_row, a.first_strip, a.strips, &partial_sums);
   };
   a.gates == 3 ? run(Int<3>()) : a.gates == 2 ? run(Int<2>()) : run(Int<1>());
 }

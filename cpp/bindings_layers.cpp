@@ -8,7 +8,7 @@
 
 #include "bindings.hpp"
 #include "dispatch.hpp"
-#include "head.hpp"
+#include "layers.hpp"
 #include "listed.hpp"
 
 namespace fastgru {
@@ -229,7 +229,7 @@ py::array_t<float> over_time(const std::string& name, const py::array& x,
 
 }  // namespace
 
-void bind_head(py::module_& m) {
+void bind_layers(py::module_& m) {
   py::class_<PackedLinear>(m, "Linear")
       .def(py::init(&make_linear), py::arg("weight"), py::arg("bias"), py::arg("isa"))
       .def("run", &run_linear, py::arg("x"))

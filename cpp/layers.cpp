@@ -1,4 +1,4 @@
-#include "head.hpp"
+#include "layers.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -11,14 +11,14 @@ namespace fastgru {
 namespace {
 
 constexpr std::size_t kPanelOutputs = 3 * kPanel;
-// Rows whose products are kept at once: several tiles, so that each panel of weights is read once
-// for many rows, and for 100 outputs 37 KB, which L2 has.
+// Rows whose products are partial_sums at once: several tiles, so that each panel of weights is
+// read once for many rows, and for 100 outputs 37 KB, which L2 has.
 constexpr std::size_t kRowBlock = 64;
-// Terms of one FMA chain. A GRU's 256 were up to 3 times less accurate than PyTorch for few rows
+// Terms of one sum block. A GRU's 256 were up to 3 times less accurate than PyTorch for few rows
 // (K = 1024, O = 500, 13 rows), where its sums are in many parts. Largest errors of 64, 32 and 16
 // are 0.35 to 0.9, 0.3 to 0.7 and 0.2 to 0.7 times those of 256; they cost 0 to 2%, 3% and 8%
 // (Emerald Rapids, AVX-512 and AVX2).
-constexpr std::size_t kLinearChain = 32;
+constexpr std::size_t kLinearSumBlock = 32;
 
 std::size_t output_panels(const PackedLinear& layer) {
   return (layer.outputs + kPanelOutputs - 1) / kPanelOutputs;
@@ -150,7 +150,7 @@ void linear(const PackedLinear& layer, const float* x, float* y, std::size_t row
   product.x = x_rows;
   product.out = products;
   product.reduction = layer.inputs;
-  product.chain = kLinearChain;
+  product.block_terms = kLinearSumBlock;
   // Of the last panel only as many as its first gate has: the chunks behind them are all zeros.
   product.units = width / 3 - kPanel + std::min(kPanel, layer.outputs + kPanelOutputs - width);
   for (std::size_t row = 0; row < rows; row += block) {

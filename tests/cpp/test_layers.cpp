@@ -1,7 +1,7 @@
 // What surrounds a GRU, without Python, on every ISA this CPU has: made to run under
 // AddressSanitizer and UndefinedBehaviorSanitizer. Arrays are exact-size heap allocations, so
 // reading or writing one float beyond a user's array is caught.
-#include "head.hpp"
+#include "layers.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -4,7 +4,7 @@
 // in a row of calls. And threads that share a layer's units wait for each other in every step:
 // where another program has one of the cores, a step takes as long as that program's turn, and a
 // call of 0.15 ms took 5 ms. A barrier notices, and for a while every call stays on one thread.
-#include "rhythm.hpp"
+#include "thread_cost.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -33,16 +33,16 @@ double now_microseconds() {
 }
 
 // 40 ns on Zen 4; 130 to 700 on a Zen 1 guest whose two cores may or may not share an L3.
-constexpr double kMeasureMeetingEvery = 1e6;
-constexpr int kMeetings = 12;
-std::atomic<double> meeting{0.15}, meeting_measured{-1e9};
+constexpr double kMeasureBarrierEvery = 1e6;
+constexpr int kMeasuredWaits = 12;
+std::atomic<double> barrier_cost{0.15}, barrier_measured{-1e9};
 
-struct Meetings {
+struct BarrierCost {
   double microseconds;     // the fastest one
   std::size_t long_waits;  // after one of which they end
 };
 
-Meetings measure_meetings() {
+BarrierCost measure_barrier() {
   struct alignas(64) Line {
     volatile float value;
   };
@@ -52,7 +52,7 @@ Meetings measure_meetings() {
   double fastest = std::numeric_limits<double>::infinity();
   const bool ran = parallel(2, [&](std::size_t index) {
     Barrier barrier(arrivals, index, 2);
-    for (int i = 0; i < kMeetings && long_waits == 0; ++i) {
+    for (int i = 0; i < kMeasuredWaits && long_waits == 0; ++i) {
       const double begin = now_microseconds();
       for (Line& line : lines[index]) line.value = static_cast<float>(i);
       barrier.wait();
@@ -67,52 +67,52 @@ Meetings measure_meetings() {
 }
 
 // The calling thread's calls that might have used threads; times in microseconds.
-struct Rhythm {
+struct CallHistory {
   double last_call = -1e9, last_region = -1e9;
   unsigned row = 0;
   double pause = 0, pause_until = 0;
 };
-thread_local Rhythm rhythm;
+thread_local CallHistory history;
 
 double region_cost(double now) {
-  if (now < rhythm.pause_until) return std::numeric_limits<double>::infinity();
-  const bool awake = now - rhythm.last_region < kBackToBack;
-  return awake || rhythm.row >= kRow ? kHotRegion : kColdRegion;
+  if (now < history.pause_until) return std::numeric_limits<double>::infinity();
+  const bool awake = now - history.last_region < kBackToBack;
+  return awake || history.row >= kRow ? kHotRegion : kColdRegion;
 }
 
 // A core is taken: one thread works for a while.
 void pause_threads(double now) {
-  rhythm.pause = std::clamp(2 * rhythm.pause, kFirstPause, kLongestPause);
-  rhythm.pause_until = now + rhythm.pause;
+  history.pause = std::clamp(2 * history.pause, kFirstPause, kLongestPause);
+  history.pause_until = now + history.pause;
 }
 
 }  // namespace
 
 double region_microseconds() {
   const double now = now_microseconds();
-  rhythm.row = now - rhythm.last_call < kBackToBack ? rhythm.row + 1 : 0;
+  history.row = now - history.last_call < kBackToBack ? history.row + 1 : 0;
   return region_cost(now);
 }
 
-double meeting_microseconds() {
+double barrier_microseconds() {
   const double now = now_microseconds();
   // Of a team that is awake: one that wakes up takes long for other reasons.
-  const bool awake = now - rhythm.last_region < kBackToBack && now >= rhythm.pause_until;
-  if (!awake || now - meeting_measured < kMeasureMeetingEvery) return meeting;
-  meeting_measured = now;
-  const Meetings measured = measure_meetings();
-  rhythm.last_region = now_microseconds();
-  if (measured.long_waits == 0) meeting = measured.microseconds;
-  return meeting;
+  const bool awake = now - history.last_region < kBackToBack && now >= history.pause_until;
+  if (!awake || now - barrier_measured < kMeasureBarrierEvery) return barrier_cost;
+  barrier_measured = now;
+  const BarrierCost measured = measure_barrier();
+  history.last_region = now_microseconds();
+  if (measured.long_waits == 0) barrier_cost = measured.microseconds;
+  return barrier_cost;
 }
 
 void call_ended(bool used, std::size_t long_waits) {
-  rhythm.last_call = now_microseconds();
-  if (used) rhythm.last_region = rhythm.last_call;
+  history.last_call = now_microseconds();
+  if (used) history.last_region = history.last_call;
   if (long_waits >= kTaken)
-    pause_threads(rhythm.last_call);
+    pause_threads(history.last_call);
   else if (used)
-    rhythm.pause = 0;  // undisturbed
+    history.pause = 0;  // undisturbed
 }
 
 }  // namespace fastgru

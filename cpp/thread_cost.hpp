@@ -1,6 +1,6 @@
-// What threads cost a call that comes now: the waking of a team, and the meetings of threads that
-// share a layer's units. Remembers when the calling thread's calls came; decides nothing: plan.cpp
-// does.
+// What threads cost a call that comes now: waking them, and the barriers at which threads that
+// share a layer's units wait for each other. Remembers when the calling thread's calls came;
+// decides nothing: plan.cpp does.
 #pragma once
 
 #include <cstddef>
@@ -11,10 +11,10 @@ namespace fastgru {
 // Infinite while another program has a core. Asked once at the beginning of a call that may use
 // threads; call_ended() at its end.
 double region_microseconds();
-// What a meeting of two threads costs each, with a few cache lines that each has written and the
+// What a barrier of two threads costs each, with a few cache lines that each has written and the
 // other one reads. Measured by two threads at most once a second, in a row of calls that use
 // threads; else as measured last.
-double meeting_microseconds();
+double barrier_microseconds();
 // used: whether the call used threads. long_waits: of the barriers at which threads with equal work
 // met, of all threads.
 void call_ended(bool used, std::size_t long_waits);
