@@ -1,6 +1,6 @@
 """Plain calls of `GRU.__call__`, `Stream.step` and `Pool.step` run in C, without a line of Python.
 
-Note [Shortcut] in cpp/bindings_shortcut.hpp. What must hold: plain calls are taken, all others
+Note [Shortcut] in cpp/python/shortcut.hpp. What must hold: plain calls are taken, all others
 reach the Python function, nobody can tell the two apart by results or errors, and to whoever looks
 at them the methods are ordinary functions.
 """

@@ -175,7 +175,7 @@ def over_time(
 ) -> Float32Array: ...
 
 # Decorators for Python methods, which take plain calls in C: see Note [Shortcut] in
-# cpp/bindings_shortcut.hpp.
+# cpp/python/shortcut.hpp.
 def shortcut_call(function: Function) -> Function: ...  # fastgru.GRU.__call__
 def shortcut_step(function: Function) -> Function: ...  # fastgru.Stream.step
 def shortcut_pool_step(function: Function) -> Function: ...  # fastgru.Pool.step

@@ -61,7 +61,7 @@ def scale_of(weight: Float32Array) -> Float32Array:
 
 
 def state_steps(input_size: int, hidden_size: int) -> int:
-    """Into how many steps int8 products cut a state of 1: kUnitsPerInput in cpp/pack.cpp.
+    """Into how many steps int8 products cut a state of 1: kUnitsPerInput in cpp/network/pack.cpp.
 
     >>> state_steps(64, 64), state_steps(10, 64)
     (127, 32512)

@@ -8,12 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "dispatch.hpp"
-#include "layers.hpp"
-#include "pack.hpp"
-#include "pool.hpp"
-#include "run.hpp"
-#include "stream.hpp"
+#include "kernels/dispatch.hpp"
+#include "run/layers.hpp"
+#include "network/pack.hpp"
+#include "run/pool.hpp"
+#include "run/run.hpp"
+#include "run/stream.hpp"
 
 static std::atomic<std::size_t> allocations{0};
 

@@ -13,15 +13,15 @@
 #include <string>
 #include <vector>
 
-#include "dispatch.hpp"
-#include "kernels/tiling.hpp"
-#include "pack.hpp"
-#include "parallel.hpp"
-#include "plan.hpp"
-#include "pool.hpp"
-#include "run.hpp"
-#include "stream.hpp"
-#include "thread_cost.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/product/tiling.hpp"
+#include "network/pack.hpp"
+#include "system/parallel.hpp"
+#include "plan/plan.hpp"
+#include "run/pool.hpp"
+#include "run/run.hpp"
+#include "run/stream.hpp"
+#include "plan/thread_cost.hpp"
 
 #if defined(__linux__)
 #include <sched.h>

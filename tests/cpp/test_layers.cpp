@@ -1,7 +1,7 @@
 // What surrounds a GRU, without Python, on every ISA this CPU has: made to run under
 // AddressSanitizer and UndefinedBehaviorSanitizer. Arrays are exact-size heap allocations, so
 // reading or writing one float beyond a user's array is caught.
-#include "layers.hpp"
+#include "run/layers.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "dispatch.hpp"
+#include "kernels/dispatch.hpp"
 
 using namespace fastgru;
 
