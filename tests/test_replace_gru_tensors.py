@@ -227,6 +227,21 @@ def test_the_count_of_changes() -> None:
             assert [result._version for result in replace_gru(gru)(x)] == expected
 
 
+@pytest.mark.parametrize("where", ["default dtype", "default device"])
+def test_what_torch_takes_for_new_tensors_does_not_matter(where: str) -> None:
+    """Nor an empty batch, whose results have no memory that NumPy could give."""
+    x, hx = torch.randn(0, 5, 3), torch.zeros(1, 0, 4)
+    gru, cell = nn.GRU(3, 4, batch_first=True), nn.GRUCell(3, 4)
+    with contextlib.ExitStack() as stack:
+        if where == "default device":
+            stack.enter_context(torch.device("meta"))
+        else:
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float64)
+        compare(gru, "no_grad", x, hx)
+        compare(cell, "no_grad", x[:, 0], hx[0])
+
+
 def test_an_empty_sequence() -> None:
     """PyTorch refuses it, and so does a replaced GRU, in the same words."""
     gru = replace_gru(nn.GRU(3, 4, batch_first=True).eval())
