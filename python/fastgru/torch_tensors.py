@@ -68,8 +68,10 @@ def _no_memory(name: str, tensor: Tensor, module: Callable[[], str], error: Exce
 
 def as_tensor(array: Float32Array, dtype: torch.dtype) -> Tensor:
     """A fresh result of the engine, which is C-contiguous, in the same memory where it can be."""
-    # NumPy's strides of an array without elements are zeros, torch's are not.
-    tensor = torch.from_numpy(array) if array.size else torch.empty(array.shape, dtype=torch.float32)
+    if array.size:
+        tensor = torch.from_numpy(array)
+    else:  # NumPy's strides are zeros then, torch's are not
+        tensor = torch.empty(array.shape, dtype=torch.float32)
     return tensor if dtype is torch.float32 else tensor.to(dtype)
 
 
