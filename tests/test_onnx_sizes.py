@@ -132,6 +132,19 @@ def test_no_hint_where_the_reshape_keeps_t() -> None:
         assert "of the example" not in str(caught.value)
 
 
+@pytest.mark.parametrize("shape", [[0, 0, 2], [0, 0, -1], [0, -1, 2], [-1, 0, 2]])
+def test_both_directions_of_one_unit(shape: list[int]) -> None:
+    """Joined as torch's newer exporter joins them; an axis of 1 at the end belongs to them too."""
+    both: Any = {"hidden_size": 1, "direction": "bidirectional"}
+    nodes = [
+        helper.make_node("GRU", ["x", "W", "R"], ["Y"], **both),
+        node("Transpose", "Y", perm=[0, 2, 1, 3], out="y"),
+        node("Reshape", "y", "s"),
+    ]
+    constants = {**gru_weights(RNG, I, 1, 2, bias=False), "s": np.array(shape)}
+    check(model_of(nodes, {"x": ["T", "B", I]}, ["out"], constants), (5, 2), (1, 1), (2, 3))
+
+
 def test_axes_of_equal_sizes_are_told_apart() -> None:
     """A refusal that says that (2, 2*3) is not (2, 2*3) would explain nothing."""
     both: Any = {"hidden_size": H, "direction": "bidirectional"}
