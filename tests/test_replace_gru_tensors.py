@@ -165,14 +165,21 @@ def test_results_of_a_packed_sequence(
     st.integers(1, 17),
     st.none() | st.integers(0, 4),
     st.booleans(),
+    st.sampled_from(["as it is", "transposed", "a part", "expanded"]),
     st.sampled_from(list(REGIONS)),
 )
-def test_results_of_a_cell(
-    inputs: int, hidden: int, batch: int | None, with_state: bool, region: str
+def test_results_of_a_cell(  # noqa: PLR0917
+    inputs: int, hidden: int, batch: int | None, with_state: bool, layout: str, region: str
 ) -> None:
-    """Batched or not."""
+    """Batched or not; the next state is laid out as the state that is passed."""
     rows = () if batch is None else (batch,)
     hx = torch.rand(*rows, hidden) if with_state else None
+    if hx is not None and layout == "transposed":
+        hx = torch.rand(*reversed(hx.shape)).T if hx.dim() == 2 else hx
+    elif hx is not None and layout == "a part":
+        hx = torch.rand(*rows, 2 * hidden)[..., ::2]
+    elif hx is not None and layout == "expanded" and batch:
+        hx = hx[:1].expand(batch, hidden)
     compare(nn.GRUCell(inputs, hidden), region, torch.randn(*rows, inputs), hx)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,6 +74,13 @@ def as_tensor(array: Float32Array, dtype: torch.dtype) -> Tensor:
     else:  # NumPy's strides are zeros then, torch's are not
         tensor = torch.empty(array.shape, dtype=torch.float32)
     return tensor if dtype is torch.float32 else tensor.to(dtype)
+
+
+def as_next_state(array: Float32Array, dtype: torch.dtype, hx: Tensor | None) -> Tensor:
+    """A cell's result (B, H), in memory column by column where the state before is so."""
+    if hx is not None and 0 < hx.stride(0) < hx.stride(1) and array.size:
+        array = np.array(array.T, order="C").T
+    return as_tensor(array, dtype)
 
 
 def as_output(array: Float32Array, dtype: torch.dtype, batch_first: bool) -> Tensor:
