@@ -183,6 +183,20 @@ def test_results_of_a_cell(  # noqa: PLR0917
     compare(nn.GRUCell(inputs, hidden), region, torch.randn(*rows, inputs), hx)
 
 
+@pytest.mark.parametrize("region", ["bfloat16", "float16"])
+@pytest.mark.parametrize("x_dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("hx_dtype", [None, torch.float32, torch.bfloat16, torch.float16])
+def test_dtypes_in_an_autocast_region(
+    region: str, x_dtype: torch.dtype, hx_dtype: torch.dtype | None
+) -> None:
+    """Also those of another region's layers: torch promotes the state's and the region's dtype."""
+    x, hx = torch.randn(2, 5, 3).to(x_dtype), None if hx_dtype is None else torch.zeros(1, 2, 4)
+    if hx is not None:
+        hx = hx.to(hx_dtype)
+    compare(nn.GRU(3, 4, batch_first=True), region, x, hx)
+    compare(nn.GRUCell(3, 4), region, x[:, 0], None if hx is None else hx[0])
+
+
 class Subclass(torch.Tensor):
     """What some libraries give, with torch's own __torch_function__."""
 

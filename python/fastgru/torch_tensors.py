@@ -20,8 +20,14 @@ _interpreter = torch._C._functorch.peek_interpreter_stack  # of torch.func; None
 
 
 def result_dtype(x: Tensor, hx: Tensor | None) -> torch.dtype:
-    """Of the results: PyTorch's rule in an autocast region, float32 everywhere else."""
-    return x.dtype if hx is None else hx.dtype
+    """Of the results: PyTorch's rule in an autocast region, float32 everywhere else.
+
+    The state is added to gates of the region's dtype, and without hx it has the dtype of x.
+    """
+    dtype = x.dtype if hx is None else hx.dtype
+    if dtype is torch.float32:
+        return dtype
+    return torch.promote_types(dtype, torch.get_autocast_dtype("cpu"))
 
 
 def read_tensor(name: str, tensor: Tensor, module: Callable[[], str]) -> Float32Array:
@@ -78,7 +84,7 @@ def as_tensor(array: Float32Array, dtype: torch.dtype) -> Tensor:
 
 def as_next_state(array: Float32Array, dtype: torch.dtype, hx: Tensor | None) -> Tensor:
     """A cell's result (B, H), in memory column by column where the state before is so."""
-    if hx is not None and 0 < hx.stride(0) < hx.stride(1) and array.size:
+    if hx is not None and not hx.is_contiguous() and 0 < hx.stride(0) < hx.stride(1):
         array = np.array(array.T, order="C").T
     return as_tensor(array, dtype)
 
