@@ -413,9 +413,9 @@ def test_the_extension_refuses_what_is_not_aligned() -> None:
     """The last line of defence: no pointer is made of an array that does not hold its type."""
     gru, (x, h_0), lengths = network(), data(), np.array([3, 0, 7, 1])
     table = _core.Embedding(zeros(9, 3))
-    pool = _core.Pool([gru._core], 3)
+    pool = _core.Pool(gru._core, 3)
     ids = np.array([pool.open(None), pool.open(None)])
-    states, versions = pool.read(ids)
+    states = [zeros(L, 2, H)]
 
     def away(array: Array) -> Array:
         return elsewhere(array)["unaligned"]
@@ -429,18 +429,17 @@ def test_the_extension_refuses_what_is_not_aligned() -> None:
         lambda: _core.Embedding(away(zeros(9, 3))),
         lambda: _core.Linear(away(zeros(9, 3)), None, None),
         lambda: _core.Activation("tanh", None).run(away(x)),
-        lambda: _core.over_time("last", x, away(lengths), False),
+        lambda: _core.OverTime("last", False).run(x, away(lengths), False, 1),
         lambda: pool.step(away(ids), zeros(2, I), None, 1),
         lambda: pool.step(ids, away(zeros(2, I)), None, 1),
         lambda: pool.step(ids, zeros(2, I), away(zeros(2, H)), 1),
-        lambda: pool.read(away(ids)),
-        lambda: pool.write(ids, [away(states[0])], versions),
-        lambda: pool.write(ids, states, away(versions)),
+        lambda: pool.check(away(ids)),
+        lambda: pool.set_state(int(ids[0]), [away(h_0[:, 0])]),
         lambda: pool.restore(away(ids), states),
         lambda: pool.restore(ids, [away(states[0])]),
         lambda: pool.open([away(h_0[:, 0])]),
-        lambda: _core.Stream(gru._core, 4, away(h_0)),
-        lambda: _core.Stream(gru._core, 4, None).set_state(away(h_0)),
+        lambda: _core.Stream(gru._core, 4, [away(h_0)]),
+        lambda: _core.Stream(gru._core, 4, None).set_state([away(h_0)]),
     ]
     for call in calls:
         with pytest.raises(ValueError, match="aligned"):

@@ -608,7 +608,7 @@ def test_streams_do_not_leak() -> None:
     """A stream is gone when nobody has it any more, and its model with it."""
     stream = character_model().stream()
     stream.step(1)
-    gone = weakref.ref(stream), weakref.ref(stream._model)
+    gone = weakref.ref(stream), weakref.ref(stream._network)
     del stream
     gc.collect()
     assert [reference_to() for reference_to in gone] == [None, None]

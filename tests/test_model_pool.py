@@ -122,87 +122,27 @@ def test_refused_calls_change_nothing() -> None:
         pool.open()
 
 
-@pytest.mark.parametrize("failing", ["second GRU", "head"])
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_a_step_that_fails_half_way_changes_nothing(
-    failing: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first GRU has run when what comes after it runs out of memory, or is interrupted."""
+def test_two_threads_step_the_same_sessions() -> None:
+    """They take turns: each step is of all its sessions, before or after the other one's."""
     model = character_model()
     pool = model.pool(3)
     ids = [pool.open(), pool.open()]
-    pool.step(ids, [1, 2])
-    before, ran = states(pool), []
-    run = fastgru.chain.run_layers
-
-    def failing_run(layers: Any, x: Any, lengths: Any, batch_first: bool, run_gru: Any) -> Any:
-        def run_one(index: int, layer: Any, values: Array) -> Array:
-            if index == 1 and failing == "second GRU":
-                raise error
-            ran.append(index)
-            y: Array = run_gru(index, layer, values)
-            return y
-
-        run(layers, x, lengths, batch_first, run_one)
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr("fastgru.model_pool.run_layers", failing_run)
-        with pytest.raises(error):
-            pool.step(ids, [1, 2])
-    assert ran == ([0] if failing == "second GRU" else [0, 1])
-    assert states(pool) == before
     stream = model.stream(2)
-    stream.step([1, 2])
-    assert same_bits(pool.step(ids, [0, 1]), stream.step([0, 1]))
+    expected = [stream.step([1, 2]) for _ in range(200)]
+    seen: list[Array] = []
 
+    def work() -> None:
+        seen.extend(pool.step(ids, [1, 2]) for _ in range(100))
 
-def test_two_steps_of_a_session_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that ends later is refused and changes nothing, also where the session is closed."""
-    model = character_model()
-    run = fastgru.chain.run_layers
-    for meanwhile in ("step", "set_state", "close"):
-        pool = model.pool(3)
-        a, b = pool.open(), pool.open()
-
-        def interrupted(
-            *arguments: Any, pool: Any = pool, b: int = b, what: str = meanwhile
-        ) -> Any:
-            y = run(*arguments)
-            with monkeypatch.context() as inner:
-                inner.setattr("fastgru.model_pool.run_layers", run)
-                if what == "step":
-                    pool.step([b], [3])
-                elif what == "set_state":
-                    pool.set_state(b, [numbers(1, H), numbers(2, H)])
-                else:
-                    pool.close(b)
-            return y
-
-        with monkeypatch.context() as patch:
-            patch.setattr("fastgru.model_pool.run_layers", interrupted)
-            with pytest.raises(KeyError if meanwhile == "close" else RuntimeError, match=str(b)):
-                pool.step([a, b], [1, 2])
-        assert not any(h.any() for h in pool.get_state(a))
-
-
-def test_ids_that_change_during_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller's array is read once, so that a step is of the same sessions in every GRU."""
-    model = character_model()
-    pool = model.pool(3)
-    a, b = pool.open(), pool.open()
-    ids = np.array([a])
-    run = fastgru.chain.run_layers
-
-    def change(*arguments: Any) -> Any:
-        ids[0] = b
-        return run(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("fastgru.model_pool.run_layers", change)
-        pool.step(ids, [1])
-    assert all(h.any() for h in pool.get_state(a))
-    assert not any(h.any() for h in pool.get_state(b))
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(y.tobytes() for y in seen) == sorted(y.tobytes() for y in expected)
+    for own, one in zip(stream.state, np.stack([pool.get_state(i)[0] for i in ids], 1)[None]):
+        assert same_bits(own, one)
+        break
 
 
 def test_what_has_no_pool() -> None:

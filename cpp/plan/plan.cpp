@@ -128,25 +128,128 @@ double weight_bytes(const GruSizes& s) {
   return bytes * static_cast<double>(s.num_directions);
 }
 
+// ---- the layers around a GRU ----
+
+// Microseconds of one thread for each feature of a row, roughly: Zen 4, AVX-512.
+double row_nanoseconds(Node::Kind kind) {
+  switch (kind) {
+    case Node::Kind::softmax:
+    case Node::Kind::log_softmax:
+    case Node::Kind::layer_norm:
+      return 1.0;
+    case Node::Kind::activation:
+      return 0.4;
+    default:
+      return 0.1;
+  }
+}
+// Rows that one reading of a linear layer's weights serves.
+constexpr double kRowsPerReading = 64;
+
+// Rough microseconds of one thread for everything but GRUs, for T steps of `rows` rows.
+double other_layers_microseconds(const PackedNetwork& network, double gflops, std::size_t T,
+                                 std::size_t rows, std::size_t width) {
+  double microseconds = 0, n = static_cast<double>(T) * static_cast<double>(rows);
+  for (const Node& node : network.nodes) {
+    if (node.is_gru()) continue;
+    if (node.linear) {
+      const double weights = static_cast<double>(node.inputs) * static_cast<double>(node.outputs);
+      microseconds += 1e-3 * std::max(2 * weights * n / gflops,
+                                      4 * weights / 28 * std::max(1.0, n / kRowsPerReading));
+    } else {
+      const std::size_t features = std::max(node.outputs ? node.outputs : width, kPanel);
+      microseconds += 1e-3 * row_nanoseconds(node.kind) * static_cast<double>(features) * n;
+    }
+    if (node.is_over_time()) n = static_cast<double>(rows);
+  }
+  return microseconds;
+}
+
+// A first guess of a network's peak, where it has no GRU.
+double gflops_of(const PackedNetwork& network) {
+  for (const Node& node : network.nodes)
+    if (node.linear) return machine_with(node.linear->kernels->lanes).gflops;
+  return machine_with(1).gflops;
+}
+
+// Rough microseconds of one thread of a grid.
+double grid_microseconds(const PackedNetwork& network, const CallShape& shape, const Grid& grid,
+                         double barrier) {
+  const std::size_t rows = divided_up(shape.B, grid.row_groups);
+  const std::size_t team = grid.threads_per_row_group();
+  double microseconds = 0, gflops = 0;
+  for (const PackedGru* gru : network.grus) {
+    const GruSizes& sizes = gru->sizes;
+    const Machine machine = machine_with(gru->kernels->lanes);
+    gflops = std::max(gflops, machine.gflops);
+    const bool both = sizes.num_directions == 2;
+    const std::size_t parts = both ? grid.unit_groups : team;
+    microseconds +=
+        thread_microseconds(sizes, machine, shape.T, rows, divided_up(sizes.panels(), parts),
+                            both ? 2 / grid.directions : 1, parts > 1 ? barrier : 0);
+  }
+  if (gflops == 0) gflops = gflops_of(network);
+  const double others = other_layers_microseconds(network, gflops, shape.T, rows, shape.width);
+  return microseconds + others / static_cast<double>(team);
+}
+
 // The grid of at most shape.max_threads threads that promises most.
-Grid choose_grid(const GruSizes& sizes, const Machine& machine, const CallShape& shape) {
+Grid choose_grid(const PackedNetwork& network, const CallShape& shape) {
   Grid grid;
   if (shape.max_threads <= 1) return grid;
-  const std::size_t P = sizes.panels(), D = sizes.num_directions;
-  const double alone = thread_microseconds(sizes, machine, shape.T, shape.B, P, D, 0);
-  double best = alone * kWorthThreads - shape.region_microseconds;
-  for (std::size_t directions = 1; directions <= D; ++directions)
-    for (std::size_t units = 1; units <= std::min(P, kMostUnitGroups); ++units) {
-      const std::size_t rows = std::min(shape.max_threads / (directions * units), shape.B);
-      if (rows * directions * units <= 1) continue;
-      const double cost = thread_microseconds(sizes, machine, shape.T, divided_up(shape.B, rows),
-                                              divided_up(P, units), D / directions,
-                                              units > 1 ? shape.barrier_microseconds : 0);
+  std::size_t panels = 1, most_directions = 1;
+  for (const Node& node : network.nodes) {
+    if (node.is_gru()) panels = std::max(panels, node.gru->sizes.panels());
+    if (node.linear) panels = std::max(panels, node.linear->panels());
+    if (node.is_gru() && node.bidirectional) most_directions = 2;
+  }
+  double best =
+      grid_microseconds(network, shape, grid, 0) * kWorthThreads - shape.region_microseconds;
+  for (std::size_t directions = 1; directions <= most_directions; ++directions)
+    for (std::size_t units = 1; units <= std::min(panels, kMostUnitGroups); ++units) {
+      const Grid wanted{std::min(shape.max_threads / (directions * units), shape.B), directions,
+                        units};
+      if (wanted.threads() <= 1) continue;
+      const double cost = grid_microseconds(network, shape, wanted, shape.barrier_microseconds);
       if (cost >= best) continue;
       best = cost;
-      grid = {rows, directions, units};
+      grid = wanted;
     }
   return grid;
+}
+
+// What rows in time blocks may take: a part of L2, beside the weights that stream through it.
+constexpr std::size_t kBlockBytes = std::size_t{256} << 10;
+
+// The widest rows that stand in time blocks, between the nodes of a section.
+std::size_t block_width(const PackedNetwork& network) {
+  std::size_t widest = 0;
+  for (const Section& section : network.sections)
+    for (std::size_t i = section.begin; i + 1 < section.end; ++i)
+      widest = std::max(widest, network.nodes[i].outputs);
+  return widest;
+}
+
+// Bytes of the longest operand of a stack's layers in reduced precision; 0 without one.
+std::size_t operand_bytes(const PackedGru& gru) {
+  std::size_t bytes = 0;
+  for (std::size_t l = 0; l < gru.sizes.num_layers; ++l)
+    if (gru.layers[l * gru.sizes.num_directions].reduced)
+      bytes = std::max(
+          {bytes, operand_stride(gru.sizes.layer_input(l)), operand_stride(gru.sizes.hidden_size)});
+  return bytes;
+}
+
+// What follows from a plan's blocks.
+void complete(Plan& plan, const GruSizes& sizes, const Machine& machine, const CallShape& shape) {
+  // More rows than a tile or two would read both matrices' panels by turns, again and again.
+  plan.fused =
+      shape.T == 1 && plan.rows_in_lanes == RowsInLanes::never && plan.row_block <= kMinRowBlock;
+  // Input weights are read once a block of time, and so all others in between.
+  const double far_from = kFarFrom * static_cast<double>(machine.near);
+  plan.far_input = weight_bytes(sizes) > far_from;
+  plan.far_recurrent =
+      plan.time_block == 1 ? plan.far_input : matrix_bytes(sizes, sizes.hidden_size) > far_from;
 }
 
 }  // namespace
@@ -184,6 +287,13 @@ double estimate_microseconds(const GruSizes& s, std::size_t T, std::size_t B) {
                   0.1 * static_cast<double>(s.num_layers));
 }
 
+double estimate_microseconds(const PackedNetwork& network, std::size_t T, std::size_t B,
+                             std::size_t width) {
+  double microseconds = 0;
+  for (const PackedGru* gru : network.grus) microseconds += estimate_microseconds(gru->sizes, T, B);
+  return microseconds + other_layers_microseconds(network, 60, T, B, width);
+}
+
 bool rows_fit_lanes(const GruSizes& sizes, std::size_t lanes, std::size_t rows) {
   const std::size_t hidden = sizes.hidden_size, width = 2 * lanes;
   if (hidden > kMostUnitsForRows || rows < kPanel) return false;
@@ -194,14 +304,6 @@ bool rows_fit_lanes(const GruSizes& sizes, std::size_t lanes, std::size_t rows) 
   const std::size_t by_rows = round_up(rows, width) * hidden;
   const std::size_t by_units = rows * round_up(hidden, lanes);
   return by_rows <= by_units;
-}
-
-Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape) {
-  const Grid grid = choose_grid(sizes, machine, shape);
-  const bool fit = !shape.traced && grid.unit_groups == 1 &&
-                   rows_fit_lanes(sizes, machine.lanes, divided_up(shape.B, grid.row_groups));
-  return make_plan(sizes, machine, shape, grid,
-                   fit ? RowsInLanes::where_they_fit : RowsInLanes::never);
 }
 
 Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape,
@@ -233,17 +335,56 @@ Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& s
     plan.row_block = round_up(plan.row_block, width);
   else if (plan.row_block < rows)  // full tiles, and a smaller last block
     plan.row_block = round_up(plan.row_block, kMinRowBlock);
-  // More rows than a tile or two would read both matrices' panels by turns, again and again.
-  plan.fused = shape.T == 1 && units_only && plan.row_block <= kMinRowBlock;
   const std::size_t longest =
       kGatesBytes / (std::max(row_bytes, shape.operand_bytes) * plan.row_block);
   plan.time_block = std::clamp<std::size_t>(longest, 1, std::max<std::size_t>(1, shape.T));
-  // Input weights are read once a block of time, and so all others in between.
-  const double far_from = kFarFrom * static_cast<double>(machine.near);
-  plan.far_input = weight_bytes(sizes) > far_from;
-  plan.far_recurrent =
-      plan.time_block == 1 ? plan.far_input : matrix_bytes(sizes, sizes.hidden_size) > far_from;
+  complete(plan, sizes, machine, shape);
   return plan;
+}
+
+NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, const Grid& grid,
+                      RowsInLanes rows_in_lanes, Plan* plans) {
+  NetworkPlan plan;
+  plan.grid = grid;
+  plan.grus = plans;
+  const std::size_t rows = divided_up(shape.B, grid.row_groups);
+  if (network.grus.empty()) {
+    plan.row_block = even_blocks(rows, kMaxRowBlock);
+    plan.time_block = std::max<std::size_t>(1, shape.T);
+    plan.patience = Barrier::kPatience;
+  } else {
+    plan.row_block = plan.time_block = SIZE_MAX;
+  }
+  for (std::size_t i = 0; i < network.grus.size(); ++i) {
+    const PackedGru& gru = *network.grus[i];
+    CallShape own = shape;
+    own.operand_bytes = operand_bytes(gru);
+    const std::size_t team =
+        gru.sizes.num_directions == 2 ? grid.unit_groups : grid.threads_per_row_group();
+    RowsInLanes lanes = rows_in_lanes;
+    if (shape.traced || team != 1 ||
+        (lanes == RowsInLanes::where_they_fit &&
+         !rows_fit_lanes(gru.sizes, gru.kernels->lanes, rows)))
+      lanes = RowsInLanes::never;
+    plans[i] = make_plan(gru.sizes, machine_with(gru.kernels->lanes), own, grid, lanes);
+    plan.row_block = std::min(plan.row_block, plans[i].row_block);
+    plan.time_block = std::min(plan.time_block, plans[i].time_block);
+    plan.patience = std::max(plan.patience, plans[i].patience);
+  }
+  if (const std::size_t width = block_width(network))
+    plan.time_block = std::clamp<std::size_t>(
+        kBlockBytes / (width * sizeof(float) * plan.row_block), 1, plan.time_block);
+  for (std::size_t i = 0; i < network.grus.size(); ++i) {
+    plans[i].row_block = plan.row_block;
+    plans[i].time_block = plan.time_block;
+    const PackedGru& gru = *network.grus[i];
+    complete(plans[i], gru.sizes, machine_with(gru.kernels->lanes), shape);
+  }
+  return plan;
+}
+
+NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, Plan* plans) {
+  return make_plan(network, shape, choose_grid(network, shape), RowsInLanes::where_they_fit, plans);
 }
 
 }  // namespace fastgru

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include "network/spec.hpp"
+#include "network/network.hpp"
 
 namespace fastgru {
 
@@ -30,6 +30,7 @@ struct CallShape {
   double barrier_microseconds = 0;
   bool traced = false;
   std::size_t operand_bytes = 0;  // of an input row in reduced precision
+  std::size_t width = 0;          // of x, for a network that takes any
 };
 
 // How a call's work is divided among threads: into groups of rows, within these into directions,
@@ -64,9 +65,23 @@ struct Plan {
   }
 };
 
-Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape);
-// The two decisions that make_plan takes first, taken otherwise. Rows in lanes needs one unit
-// group.
+// What to run for a call of a network: what all its layers have in common, and a plan for each GRU
+// stack, of which grid, row_block, time_block and patience are these.
+struct NetworkPlan {
+  Grid grid;
+  std::size_t row_block = 1;
+  std::size_t time_block = 1;
+  double patience = 0;
+  const Plan* grus = nullptr;
+};
+
+// plans: memory for a plan of each stack, which must live as long as the result.
+NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, Plan* plans);
+// The same by a given grid, and for the stacks that can with rows in the lanes.
+NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, const Grid& grid,
+                      RowsInLanes rows_in_lanes, Plan* plans);
+
+// Of one stack by itself. Rows in lanes needs one unit group.
 Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape,
                const Grid& grid, RowsInLanes rows_in_lanes);
 
@@ -76,6 +91,8 @@ bool rows_fit_lanes(const GruSizes& sizes, std::size_t lanes, std::size_t rows);
 // Rough cost of a call on one thread: what decides about releasing the GIL and whether threads are
 // worth a thought.
 double estimate_microseconds(const GruSizes& sizes, std::size_t T, std::size_t B);
+double estimate_microseconds(const PackedNetwork& network, std::size_t T, std::size_t B,
+                             std::size_t width);
 
 // Cheaper calls stay on the calling thread whatever the plan would say. One step of one row at
 // H = 256 (13 by the estimate) is 1.5 to 1.7 times as fast with two threads, calls back to back, on

@@ -1,8 +1,14 @@
-// What the files of the Python module share beside arrays: the packed GRU and the rules of the GIL.
+// What the files of the Python module share beside arrays: layers, networks, and the rules of the
+// GIL and of signals.
 //
 // Note [GIL]
 // Taking the GIL back under contention costs far more than a small step, so it is released only
 // around calls estimated at more than 10 us.
+//
+// Note [Signals]
+// A signal's handler that raises would otherwise do so when a call returns: the states have
+// advanced and the result is lost. So what changes states computes first, then lets handlers run,
+// and only then commits.
 #pragma once
 
 #include <cxxabi.h>
@@ -10,29 +16,49 @@
 
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 
-#include "network/pack.hpp"
+#include "network/network.hpp"
 #include "plan/plan.hpp"
 #include "python/arrays.hpp"
+#include "run/pool.hpp"
 #include "system/parallel.hpp"
 
 namespace fastgru {
 
 constexpr double kReleaseGilFrom = 10.0;  // microseconds, see Note [GIL]
 
-// fastgru._core.GRU.
-struct Gru {
-  std::shared_ptr<const PackedGru> packed;
+// fastgru._core.Network, and each of the layers as a network of one.
+struct Network {
+  std::shared_ptr<const PackedNetwork> packed;
+  // For streams and pools; null where it cannot run step by step.
+  std::shared_ptr<const PackedNetwork> by_steps;
 };
+struct Layer : Network {};
+// The Python types of layers.
+struct Gru : Layer {};
+struct LinearLayer : Layer {};
+struct LayerNormLayer : Layer {};
+struct ActivationLayer : Layer {};
+struct SoftmaxLayer : Layer {};
+struct EmbeddingLayer : Layer {};
+struct OneHotLayer : Layer {};
+struct OverTimeLayer : Layer {};
 
-// Add fastgru._core.Stream and fastgru._core.Pool.
+Network make_network(std::vector<NetworkLayer> layers, std::size_t input_size);
+
+// The layer's own part of its network.
+template <class T>
+const T& layer_of(const Network& network) {
+  return std::get<T>(network.packed->layers.front());
+}
+
+void bind_networks(py::module_& m);  // first: Network and Layer
+void bind_gru(py::module_& m);
+void bind_layers(py::module_& m);
 void bind_stream(py::module_& m);
 void bind_pool(py::module_& m);
-// Adds the layers around a GRU.
-void bind_layers(py::module_& m);
 
 // A choice that Python makes by name.
 template <class T>
@@ -57,6 +83,14 @@ inline std::size_t threads_for(double microseconds, std::size_t requested) {
   return microseconds < kParallelFrom ? 1 : threads_to_use(requested);
 }
 
+// A Python exception is set, and must reach the caller.
+struct Raised {};
+
+// Lets the handlers of signals run: see Note [Signals]. Throws Raised where one raises.
+inline void run_signal_handlers() {
+  if (PyErr_CheckSignals() != 0) throw Raised();
+}
+
 // Note [Daemon threads]
 // When the interpreter ends, CPython (before 3.14) ends a daemon thread that asks for the GIL with
 // pthread_exit(), whose unwinding would meet pybind11's noexcept destructor and abort the process.
@@ -64,7 +98,7 @@ inline std::size_t threads_for(double microseconds, std::size_t requested) {
 class ReleasedGil {
  public:
   // held: let go where the thread waits for the end.
-  explicit ReleasedGil(std::unique_lock<std::mutex>* held = nullptr)
+  explicit ReleasedGil(std::unique_lock<ForkAwareMutex>* held = nullptr)
       : held_(held), state_(PyEval_SaveThread()) {}
   ~ReleasedGil() {
 #if defined(__GLIBCXX__)  // elsewhere pthread_exit() does not unwind
@@ -82,7 +116,7 @@ class ReleasedGil {
   ReleasedGil& operator=(const ReleasedGil&) = delete;
 
  private:
-  std::unique_lock<std::mutex>* held_;
+  std::unique_lock<ForkAwareMutex>* held_;
   PyThreadState* state_;
 };
 
@@ -92,6 +126,28 @@ void compute(double microseconds, Work work) {
   if (microseconds < kReleaseGilFrom) return work();
   const ReleasedGil released;
   work();
+}
+
+// x as a network takes it: its view, or indices that are checked and copied, since their owner may
+// write to them. Sets x or indices of a call, and its width.
+void set_input(Call& call, const PackedNetwork& network, const py::array& x, const Sequences& s);
+
+// The same of one step: x (B, I), or (I,) where `single`; of indices (B,) or a single one.
+void set_step(Call& call, const PackedNetwork& network, const py::array& x, bool single);
+
+// Whether x has the rows of one step of B sequences: 1 with a batch axis, 2 without, 0 not at all.
+int step_rows(const PackedNetwork& network, const py::array& x, std::size_t B);
+
+// What a message expects of x there.
+std::string step_text(const PackedNetwork& network, std::size_t B, bool may_be_single);
+
+// T, B and the layout of x (T, B, I), (B, T, I) with batch_first, or (T, I), of indices without I;
+// ShapeError.
+Sequences sequences_of(const PackedNetwork& network, const char* name, const py::array& x,
+                       bool batch_first);
+
+inline double estimate(const PackedNetwork& network, const Call& call) {
+  return estimate_microseconds(network, call.T, call.B, call.width);
 }
 
 }  // namespace fastgru

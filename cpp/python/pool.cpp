@@ -1,4 +1,4 @@
-// fastgru._core.Pool: many live sequences in slabs, one call at a time.
+// fastgru._core.Pool: many live sequences in slabs; calls that touch states take turns.
 #include <pybind11/stl.h>
 
 #include <mutex>
@@ -10,20 +10,37 @@
 namespace fastgru {
 namespace {
 
-// Holds a pool for one call, unless it is shut down. Whoever waits for it gives up the GIL, so that
-// whoever has it can take the GIL back. While it is held no Python object is made: that may collect
-// garbage, and with it run a __del__ that closes a session.
-class Held {
+// A turn at a pool. Whoever waits for it gives up the GIL, so that whoever has it can take the GIL
+// back. A thread that has it and asks for it again (from a signal's handler, or a __del__ that
+// garbage collection runs) is refused, since it would wait for itself.
+class Turn {
  public:
-  explicit Held(Pool& pool) : lock_(pool.mutex(), std::try_to_lock) {
-    if (!lock_) wait(pool);
-    pool.taken_after_forks = forks_so_far();
-    if (pool.is_shut_down()) throw std::runtime_error("this pool is shut down");
+  explicit Turn(Pool& pool) : pool_(pool), lock_(pool.turns(), std::try_to_lock) {
+    if (!lock_) {
+      if (holder() == &pool)
+        throw std::runtime_error(
+            "this pool is in a call of this very thread: a signal's handler "
+            "can only open and close its sessions");
+      const ReleasedGil released(&lock_);
+      lock_.lock();
+    }
+    outer_ = holder();
+    holder() = &pool;
   }
+  ~Turn() { holder() = outer_; }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
 
-  // Runs work(), estimated at this many microseconds: the last use of the pool in this call.
+  // Runs work(), estimated at this many microseconds.
   template <class Work>
   void compute(double microseconds, Work work) {
+    if (microseconds < kReleaseGilFrom) return work();
+    const ReleasedGil released(&lock_);
+    work();
+  }
+  // The same where it is the last use of the pool in this call.
+  template <class Work>
+  void finish(double microseconds, Work work) {
     if (microseconds < kReleaseGilFrom) return work();
     const ReleasedGil released(&lock_);
     work();
@@ -31,51 +48,44 @@ class Held {
   }
 
  private:
-  void wait(Pool& pool) {
-    // A thread that had it at the fork is not in this process.
-    if (pool.taken_after_forks != forks_so_far())
-      throw std::runtime_error(
-          "another thread was using this pool when the process forked: make a new one");
-    const ReleasedGil released(&lock_);
-    lock_.lock();
+  // The pool that this thread has a turn at.
+  static const Pool*& holder() {
+    thread_local const Pool* pool = nullptr;
+    return pool;
   }
-  std::unique_lock<std::mutex> lock_;
+  Pool& pool_;
+  std::unique_lock<ForkAwareMutex> lock_;
+  const Pool* outer_ = nullptr;
 };
 
 // Roughly, of copying states: 5 GB/s.
 double copy_microseconds(const Pool& pool, std::size_t n) {
   double bytes = 0;
-  for (const auto& gru : pool.grus())
+  for (const PackedGru* gru : pool.network().grus)
     bytes += static_cast<double>(4 * n * gru->sizes.num_layers * gru->sizes.hidden_size);
   return bytes / 5e3;
 }
 
-std::unique_ptr<Pool> make_pool(const std::vector<const Gru*>& grus, std::size_t capacity) {
-  Pool::Grus packed;
-  if (grus.empty()) throw py::value_error("pool: expected a model");
-  for (const Gru* gru : grus) {
-    if (gru->packed->sizes.num_directions != 1)
-      throw py::value_error(
-          "pool: the model is bidirectional; its reverse direction starts at the end "
-          "of a sequence, which a pool has not seen");
-    if (gru->packed->sizes.reverse)
-      throw py::value_error("pool: the model runs from the end of a sequence to its start");
-    packed.push_back(gru->packed);
-  }
-  return std::make_unique<Pool>(std::move(packed), capacity);
+std::unique_ptr<Pool> make_pool(const Network& network, std::size_t capacity) {
+  if (!network.by_steps)
+    throw py::value_error(
+        "pool: the network needs the end of a sequence, which a pool has not seen");
+  if (network.by_steps->grus.empty()) throw py::value_error("pool: the network has no GRU");
+  return std::make_unique<Pool>(network.by_steps, capacity);
 }
 
 using Arrays = std::vector<py::array>;
 
-// Where each GRU's states are, checked: (L, n, H), or (L, H) of one session.
-std::vector<const float*> states_data(const Pool& pool, const char* name,
-                                      const std::optional<std::size_t>& n, const Arrays& states) {
-  if (states.size() != pool.grus().size())
-    throw ShapeError(std::string(name) + ": expected " + std::to_string(pool.grus().size()) +
+// Where each stack's states are, checked: (L, n, H), or (L, H) of one session.
+States states_data(const Pool& pool, const char* name, const std::optional<std::size_t>& n,
+                   const Arrays& states) {
+  const auto& grus = pool.network().grus;
+  if (states.size() != grus.size())
+    throw ShapeError(std::string(name) + ": expected " + std::to_string(grus.size()) +
                      " arrays, got " + std::to_string(states.size()));
-  std::vector<const float*> data;
+  States data;
   for (std::size_t i = 0; i < states.size(); ++i) {
-    const GruSizes& sizes = pool.grus()[i]->sizes;
+    const GruSizes& sizes = grus[i]->sizes;
     const std::string label = states.size() == 1 ? name : name + ("[" + std::to_string(i) + "]");
     const auto check = [&](std::initializer_list<std::size_t> shape) {
       if (!has_shape(states[i], shape)) wrong_shape(label.c_str(), tuple_text(shape), states[i]);
@@ -92,7 +102,7 @@ std::pair<std::vector<py::array_t<float>>, std::vector<float*>> new_states(
     const Pool& pool, const std::optional<std::size_t>& n) {
   std::vector<py::array_t<float>> states;
   std::vector<float*> data;
-  for (const auto& gru : pool.grus()) {
+  for (const PackedGru* gru : pool.network().grus) {
     const GruSizes& sizes = gru->sizes;
     states.push_back(n ? new_array({sizes.num_layers, *n, sizes.hidden_size})
                        : new_array({sizes.num_layers, sizes.hidden_size}));
@@ -102,30 +112,30 @@ std::pair<std::vector<py::array_t<float>>, std::vector<float*>> new_states(
 }
 
 SessionId open_session(Pool& pool, const std::optional<Arrays>& h_0) {
-  std::vector<const float*> states;
-  if (h_0) states = states_data(pool, "h_0", std::nullopt, *h_0);
-  const Held held(pool);
-  return pool.open(h_0 ? states.data() : nullptr);
-}
-
-void close_session(Pool& pool, SessionId id) {
-  const Held held(pool);
-  pool.close(id);
+  const States states = h_0 ? states_data(pool, "h_0", std::nullopt, *h_0) : States();
+  while (true) {
+    try {
+      return pool.open(states);
+    } catch (const PoolFull&) {
+      if (!pool.waits_for_slots()) throw;
+    }
+    const Turn turn(pool);  // when it comes, the turn before has ended
+  }
 }
 
 std::vector<py::array_t<float>> get_state(Pool& pool, SessionId id) {
   auto [states, data] = new_states(pool, std::nullopt);
   {
-    const Held held(pool);
-    pool.read(&id, 1, data.data(), nullptr);
+    const Turn turn(pool);
+    pool.read(&id, 1, data.data());
   }
   return std::move(states);
 }
 
 void set_state(Pool& pool, SessionId id, const Arrays& states) {
-  const std::vector<const float*> data = states_data(pool, "state", std::nullopt, states);
-  const Held held(pool);
-  pool.write(&id, 1, data.data(), nullptr);
+  const States data = states_data(pool, "state", std::nullopt, states);
+  const Turn turn(pool);
+  pool.write(&id, 1, data);
 }
 
 const SessionId* ids_data(const py::array& ids) {
@@ -136,62 +146,46 @@ const SessionId* ids_data(const py::array& ids) {
 // Throws what a call with these ids would.
 void check_ids(Pool& pool, const py::array& ids) {
   const SessionId* const sessions = ids_data(ids);
-  const Held held(pool);
+  const Turn turn(pool);
   pool.check(sessions, static_cast<std::size_t>(ids.shape(0)));
-}
-
-// States and versions.
-std::pair<std::vector<py::array_t<float>>, py::array_t<std::uint64_t>> read(Pool& pool,
-                                                                            const py::array& ids) {
-  const SessionId* const sessions = ids_data(ids);
-  const auto n = static_cast<std::size_t>(ids.shape(0));
-  auto [states, data] = new_states(pool, n);
-  py::array_t<std::uint64_t> versions(static_cast<py::ssize_t>(n));
-  std::uint64_t* const to = versions.mutable_data();
-  Held held(pool);
-  held.compute(copy_microseconds(pool, n),
-               [&, &data = data] { pool.read(sessions, n, data.data(), to); });
-  return {std::move(states), std::move(versions)};
-}
-
-void write(Pool& pool, const py::array& ids, const Arrays& states, const py::array& versions) {
-  const SessionId* const sessions = ids_data(ids);
-  const auto n = static_cast<std::size_t>(ids.shape(0));
-  const std::vector<const float*> data = states_data(pool, "states", n, states);
-  if (!has_shape(versions, {n})) wrong_shape("versions", tuple_text({n}), versions);
-  const auto* const expected = contiguous<std::uint64_t>(versions, "versions");
-  Held held(pool);
-  held.compute(copy_microseconds(pool, n), [&] { pool.write(sessions, n, data.data(), expected); });
 }
 
 py::array_t<float> step(Pool& pool, const py::array& ids, const py::array& x,
                         const std::optional<py::array>& out, std::size_t num_threads) {
-  if (pool.grus().size() != 1) throw py::value_error("step: this pool has several GRUs");
-  const GruSizes& sizes = pool.grus()[0]->sizes;
-  const std::size_t hidden = sizes.hidden_size;
+  const PackedNetwork& network = pool.network();
   const SessionId* const sessions = ids_data(ids);
   const auto n = static_cast<std::size_t>(ids.shape(0));
-  check_view(x, "x");
-  if (!has_shape(x, {n, sizes.input_size})) wrong_shape("x", tuple_text({n, sizes.input_size}), x);
+  if (!network.takes_indices) check_view(x, "x");
+  if (step_rows(network, x, n) != 1) wrong_shape("x", step_text(network, n, false), x);
+  Call call;
+  call.T = 1;
+  call.B = n;
+  set_step(call, network, x, false);
+  const std::size_t size = network.output_size(call.width);
   py::array_t<float> y = output(
-      out, x, [&](const py::array& a) { return has_shape(a, {n, hidden}); },
-      [&] { return new_array({n, hidden}); });
-  const SequenceView<const float> from{static_cast<const float*>(x.data()), 0, stride(x, 0)};
-  const SequenceView<float> to{y.mutable_data(), 0, static_cast<std::ptrdiff_t>(hidden)};
-  const double microseconds = estimate_microseconds(sizes, 1, n);
-  const std::size_t threads = threads_for(microseconds, num_threads);
-  Held held(pool);
-  held.compute(microseconds, [&] { pool.step(sessions, n, from, to, threads); });
+      out, x, [&](const py::array& a) { return has_shape(a, {n, size}); },
+      [&] { return new_array({n, size}); });
+  call.y = {y.mutable_data(), 0, static_cast<std::ptrdiff_t>(size)};
+  const double microseconds = estimate(network, call);
+  call.max_threads = threads_for(microseconds, num_threads);
+  Turn turn(pool);
+  turn.compute(microseconds, [&] { pool.advance(sessions, n, call); });
+  try {
+    run_signal_handlers();
+  } catch (...) {
+    pool.give_up();
+    throw;
+  }
+  turn.finish(copy_microseconds(pool, n), [&] { pool.commit(); });
   return y;
 }
 
-// Note [Shortcut] for fastgru.Pool.step, whose `self` holds its _core.Pool as `_core`.
-PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) try {
+// Note [Shortcut] for the step of fastgru's pools, whose `self` holds its _core.Pool as `_core`.
+PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) {
   static PyObject* const core_name = PyUnicode_InternFromString("_core");
   static PyObject* const out_name = PyUnicode_InternFromString("out");
   const py::ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-  if (count != 3 || named > 1 || !is_array_of<SessionId>(args[1]) || !is_array_of(args[2]))
-    return nullptr;
+  if (count != 3 || named > 1 || !is_array_of<SessionId>(args[1])) return nullptr;
   std::optional<py::array> out;
   if (named == 1) {
     if (PyTuple_GET_ITEM(names, 0) != out_name || !is_array_of(args[3])) return nullptr;
@@ -199,64 +193,54 @@ PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) t
   }
   const auto core = py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], core_name));
   auto* const pool = object_of<Pool>(core.ptr());
-  const auto ids = py::reinterpret_borrow<py::array>(args[1]);
   if (!pool) return nullptr;
+  const PackedNetwork& network = pool->network();
+  if (network.takes_indices ? !is_array_of<std::int64_t>(args[2]) : !is_array_of(args[2]))
+    return nullptr;
+  const auto ids = py::reinterpret_borrow<py::array>(args[1]);
   const double microseconds =
-      estimate_microseconds(pool->grus()[0]->sizes, 1, static_cast<std::size_t>(ids.size()));
+      estimate_microseconds(network, 1, static_cast<std::size_t>(ids.size()), network.input_size);
   return step(*pool, ids, py::reinterpret_borrow<py::array>(args[2]), out,
               threads_of(args[0], microseconds, false))
       .release()
       .ptr();
-} catch (const std::exception&) {  // nothing has changed: the Python function raises it again
-  return nullptr;
 }
 
-std::size_t size(Pool& pool) {
-  const Held held(pool);
-  return pool.size();
-}
-
-// Calls take(ids) with the pool held and the GIL not, for an array as long as there are sessions.
-template <class Make, class Take>
-py::array_t<SessionId> all_ids(Pool& pool, Make make, Take take) {
+// The open sessions of one moment, and their states where they are asked for.
+std::pair<py::array_t<SessionId>, std::vector<py::array_t<float>>> all_sessions(Pool& pool,
+                                                                                bool with_states) {
   while (true) {
-    const std::size_t n = size(pool);
+    const std::size_t n = pool.size();
     py::array_t<SessionId> ids(static_cast<py::ssize_t>(n));
     SessionId* const to = ids.mutable_data();
-    make(n);
-    Held held(pool);
-    if (pool.size() != n) continue;  // meanwhile
-    held.compute(copy_microseconds(pool, n), [&] {
-      pool.ids(to);
-      take(to, n);
-    });
-    return ids;
+    std::vector<py::array_t<float>> states;
+    std::vector<float*> data;
+    if (with_states) std::tie(states, data) = new_states(pool, n);
+    Turn turn(pool);
+    bool done = false;
+    turn.finish(copy_microseconds(pool, n),
+                [&] { done = pool.snapshot(to, n, with_states ? data.data() : nullptr); });
+    if (done) return {std::move(ids), std::move(states)};
   }
 }
 
-py::array_t<SessionId> session_ids(Pool& pool) {
-  return all_ids(pool, [](std::size_t) {}, [](const SessionId*, std::size_t) {});
-}
+py::array_t<SessionId> session_ids(Pool& pool) { return all_sessions(pool, false).first; }
 
 py::tuple snapshot(Pool& pool) {
-  std::vector<py::array_t<float>> states;
-  std::vector<float*> data;
-  const auto ids = all_ids(
-      pool, [&](std::size_t n) { std::tie(states, data) = new_states(pool, n); },
-      [&](const SessionId* all, std::size_t n) { pool.read(all, n, data.data(), nullptr); });
-  return py::make_tuple(ids, states);
+  auto [ids, states] = all_sessions(pool, true);
+  return py::make_tuple(std::move(ids), std::move(states));
 }
 
 void restore(Pool& pool, const py::array& ids, const Arrays& states) {
   const SessionId* const sessions = ids_data(ids);
   const auto n = static_cast<std::size_t>(ids.shape(0));
-  const std::vector<const float*> data = states_data(pool, "states", n, states);
-  Held held(pool);
-  held.compute(copy_microseconds(pool, n), [&] { pool.restore(sessions, n, data.data()); });
+  const States data = states_data(pool, "states", n, states);
+  Turn turn(pool);
+  turn.finish(copy_microseconds(pool, n), [&] { pool.restore(sessions, n, data); });
 }
 
 void shut_down(Pool& pool) {
-  const Held held(pool);
+  const Turn turn(pool);
   pool.shut_down();
 }
 
@@ -264,20 +248,19 @@ void shut_down(Pool& pool) {
 
 void bind_pool(py::module_& m) {
   py::class_<Pool>(m, "Pool")
-      .def(py::init(&make_pool), py::arg("grus"), py::arg("capacity"))
+      .def(py::init(&make_pool), py::arg("network"), py::arg("capacity"))
       .def("open", &open_session, py::arg("h_0"))
-      .def("close", &close_session, py::arg("session"))
+      .def("close", &Pool::close, py::arg("session"))
+      .def("contains", &Pool::contains, py::arg("session"))
       .def("get_state", &get_state, py::arg("session"))
       .def("set_state", &set_state, py::arg("session"), py::arg("state"))
       .def("check", &check_ids, py::arg("ids"))
-      .def("read", &read, py::arg("ids"))
-      .def("write", &write, py::arg("ids"), py::arg("states"), py::arg("versions"))
       .def("step", &step, py::arg("ids"), py::arg("x"), py::arg("out"), py::arg("num_threads"))
       .def("ids", &session_ids)
       .def("snapshot", &snapshot)
       .def("restore", &restore, py::arg("ids"), py::arg("states"))
       .def("shutdown", &shut_down)
-      .def("__len__", &size)
+      .def("__len__", &Pool::size)
       .def_property_readonly("capacity", &Pool::capacity);
   bind_shortcut(m, "shortcut_pool_step", &fast_step);
 }

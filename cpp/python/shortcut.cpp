@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "plan/plan.hpp"
+#include "python/bindings.hpp"
 
 namespace fastgru {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 // Made once for a decorated method; lives as long as its class.
 struct Shortcut {
   PyObject_HEAD vectorcallfunc call;
-  FastPath plain;
+  FastPath fast_path;
   PyObject* function;
   PyObject* dict;  // __wrapped__, __doc__ and the rest, by functools.update_wrapper
   PyObject* weak_references;
@@ -20,8 +21,13 @@ struct Shortcut {
 
 PyObject* call(PyObject* self, PyObject* const* args, std::size_t count, PyObject* names) {
   const auto* shortcut = reinterpret_cast<Shortcut*>(self);
-  PyObject* result = shortcut->plain(args, PyVectorcall_NARGS(count), names);
-  if (result) return result;
+  try {
+    PyObject* result = shortcut->fast_path(args, PyVectorcall_NARGS(count), names);
+    if (result) return result;
+  } catch (const Raised&) {
+    return nullptr;
+  } catch (const std::exception&) {  // nothing has changed: the Python function raises it again
+  }
   PyErr_Clear();
   return PyObject_Vectorcall(shortcut->function, args, count, names);
 }
@@ -78,8 +84,8 @@ py::object make_type() {
 
 }  // namespace
 
-std::size_t threads_of(PyObject* owner, double microseconds, bool is_gru) {
-  static PyObject* const gru_name = PyUnicode_InternFromString("_gru");
+std::size_t threads_of(PyObject* owner, double microseconds, bool is_network) {
+  static PyObject* const network_name = PyUnicode_InternFromString("_network");
   static PyObject* const threads_name = PyUnicode_InternFromString("_threads");
   if (microseconds < kParallelFrom) return 1;
   const auto attribute = [](PyObject* object, PyObject* name) {
@@ -87,22 +93,22 @@ std::size_t threads_of(PyObject* owner, double microseconds, bool is_gru) {
     if (!value) throw py::error_already_set();
     return value;
   };
-  const py::object gru =
-      is_gru ? py::reinterpret_borrow<py::object>(owner) : attribute(owner, gru_name);
-  return attribute(gru.ptr(), threads_name).cast<std::size_t>();
+  const py::object network =
+      is_network ? py::reinterpret_borrow<py::object>(owner) : attribute(owner, network_name);
+  return attribute(network.ptr(), threads_name).cast<std::size_t>();
 }
 
-void bind_shortcut(py::module_& m, const char* name, FastPath plain) {
+void bind_shortcut(py::module_& m, const char* name, FastPath fast_path) {
   if (!py::hasattr(m, "Shortcut")) m.attr("Shortcut") = make_type();
   m.def(
       name,
-      [type = py::object(m.attr("Shortcut")), plain](const py::function& function) {
+      [type = py::object(m.attr("Shortcut")), fast_path](const py::function& function) {
         auto* const python_type = reinterpret_cast<PyTypeObject*>(type.ptr());
         PyObject* object = python_type->tp_alloc(python_type, 0);
         if (!object) throw py::error_already_set();
         auto* const shortcut = reinterpret_cast<Shortcut*>(object);
         shortcut->call = call;
-        shortcut->plain = plain;
+        shortcut->fast_path = fast_path;
         shortcut->function = function.inc_ref().ptr();
         const py::object update = py::module_::import("functools").attr("update_wrapper");
         return update(py::reinterpret_steal<py::object>(object), function);

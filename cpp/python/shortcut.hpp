@@ -16,17 +16,18 @@ namespace fastgru {
 
 namespace py = pybind11;
 
-// The result as a new reference; or null, with or without a Python error, for a call that is not
-// plain, and then nothing has changed. args, count, names: as of a vectorcall, `self` first.
+// The result as a new reference; or null, with or without a Python error, for a call that the fast
+// path does not take, and then nothing has changed. It may also throw, which is the same, but for
+// Raised, which is what the caller gets. args, count, names: as of a vectorcall, `self` first.
 using FastPath = PyObject* (*)(PyObject* const* args, std::size_t count, PyObject* names);
 
 // Adds `name`, the decorator for the Python function that `plain` is the short way of.
 void bind_shortcut(py::module_& m, const char* name, FastPath plain);
 
-// The threads that a call estimated at this many microseconds may have: num_threads of the
-// fastgru.GRU that `owner` is or holds as `_gru`, 0 for the process's default. Read only where it
+// The threads that a call estimated at this many microseconds may have: num_threads of the GRU or
+// Model that `owner` is or holds as `_network`, 0 for the process's default. Read only where it
 // matters, since that takes 40 ns. error_already_set where there is none.
-std::size_t threads_of(PyObject* owner, double microseconds, bool is_gru);
+std::size_t threads_of(PyObject* owner, double microseconds, bool is_network);
 
 // The T behind `object`, of exactly T's Python type; else null. pybind11's cast searches two maps.
 template <class T>

@@ -26,54 +26,76 @@ class Busy {
   Stream& stream_;
 };
 
-std::unique_ptr<Stream> make_stream(const Gru& gru, std::size_t batch_size,
-                                    const std::optional<py::array>& h_0) {
-  const GruSizes& sizes = gru.packed->sizes;
-  if (sizes.num_directions != 1)
-    throw py::value_error(
-        "stream: the model is bidirectional; its reverse direction starts at the end "
-        "of a sequence, which a stream has not seen");
-  if (sizes.reverse)
-    throw py::value_error("stream: the model runs from the end of a sequence to its start");
-  if (h_0 && !has_shape(*h_0, {sizes.num_layers, batch_size, sizes.hidden_size}))
-    wrong_shape("h_0", tuple_text({sizes.num_layers, batch_size, sizes.hidden_size}), *h_0);
-  return std::make_unique<Stream>(gru.packed, batch_size, h_0 ? contiguous(*h_0, "h_0") : nullptr);
+using Arrays = std::vector<py::array>;
+
+// Where each stack's states are, checked: [L, batch_size, H].
+States states_data(const PackedNetwork& network, std::size_t batch_size, const char* name,
+                   const Arrays& states) {
+  if (states.size() != network.grus.size())
+    throw ShapeError(std::string(name) + ": expected " + std::to_string(network.grus.size()) +
+                     " arrays, got " + std::to_string(states.size()));
+  States data;
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    const GruSizes& sizes = network.grus[i]->sizes;
+    const std::string label = states.size() == 1 ? name : name + ("[" + std::to_string(i) + "]");
+    if (!has_shape(states[i], {sizes.num_layers, batch_size, sizes.hidden_size}))
+      wrong_shape(label.c_str(), tuple_text({sizes.num_layers, batch_size, sizes.hidden_size}),
+                  states[i]);
+    data.push_back(contiguous(states[i], label.c_str()));
+  }
+  return data;
 }
 
-py::array_t<float> advance(Stream& stream, const Sequences& s, SequenceView<const float> from,
-                           SequenceView<float> to, py::array_t<float> y, std::size_t num_threads) {
-  const double microseconds = estimate_microseconds(stream.gru().sizes, s.T, s.B);
-  const std::size_t threads = threads_for(microseconds, num_threads);
+std::unique_ptr<Stream> make_stream(const Network& network, std::size_t batch_size,
+                                    const std::optional<Arrays>& h_0) {
+  if (!network.by_steps)
+    throw py::value_error(
+        "stream: the network needs the end of a sequence, which a stream has not seen");
+  const States states = h_0 ? states_data(*network.by_steps, batch_size, "h_0", *h_0) : States();
+  return std::make_unique<Stream>(network.by_steps, batch_size, states);
+}
+
+// Computes, lets handlers of signals run, and commits.
+py::array_t<float> advance(Stream& stream, Call call, py::array_t<float> y,
+                           std::size_t num_threads) {
+  const double microseconds = estimate(stream.network(), call);
+  call.max_threads = threads_for(microseconds, num_threads);
   const Busy busy(stream);
-  compute(microseconds, [&] { stream.advance(s.T, from, to, threads); });
+  compute(microseconds, [&] { stream.advance(call); });
+  run_signal_handlers();
+  stream.commit();
   return y;
 }
 
 py::array_t<float> step(Stream& stream, const py::array& x, const std::optional<py::array>& out,
                         std::size_t num_threads) {
-  const GruSizes& sizes = stream.gru().sizes;
-  const std::size_t B = stream.batch_size(), input = sizes.input_size, hidden = sizes.hidden_size;
-  check_view(x, "x_t");
-  const bool single = B == 1 && has_shape(x, {input});
-  if (!single && !has_shape(x, {B, input}))
-    wrong_shape("x_t", tuple_text({B, input}) + (B == 1 ? " or " + tuple_text({input}) : ""), x);
-  const auto make = [&] { return single ? new_array({hidden}) : new_array({B, hidden}); };
+  const PackedNetwork& network = stream.network();
+  const std::size_t B = stream.batch_size();
+  if (!network.takes_indices) check_view(x, "x_t");
+  const int rows = step_rows(network, x, B);
+  if (rows == 0) wrong_shape("x_t", step_text(network, B, true), x);
+  const bool single = rows == 2;
+  Call call;
+  call.T = 1;
+  call.B = B;
+  set_step(call, network, x, single);
+  const std::size_t size = network.output_size(call.width);
+  const auto make = [&] { return single ? new_array({size}) : new_array({B, size}); };
   const auto fits = [&](const py::array& a) {
-    return single ? has_shape(a, {hidden}) : has_shape(a, {B, hidden});
+    return single ? has_shape(a, {size}) : has_shape(a, {B, size});
   };
   py::array_t<float> y = output(out, x, fits, make);
-  float* const data = y.mutable_data();
-  return advance(stream, {1, B, true, false},
-                 {static_cast<const float*>(x.data()), 0, single ? 0 : stride(x, 0)},
-                 {data, 0, static_cast<std::ptrdiff_t>(hidden)}, std::move(y), num_threads);
+  call.y = {y.mutable_data(), 0, static_cast<std::ptrdiff_t>(size)};
+  return advance(stream, call, std::move(y), num_threads);
 }
 
-// Note [Shortcut] for fastgru.Stream.step, whose `self` holds its _core.Stream as `_core`.
-PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) try {
+// Note [Shortcut] for the step of fastgru's streams, whose `self` holds its _core.Stream as
+// `_core`.
+PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) {
   static PyObject* const core_name = PyUnicode_InternFromString("_core");
   static PyObject* const out_name = PyUnicode_InternFromString("out");
   const py::ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-  if (count != 2 || named > 1 || !is_array_of(args[1])) return nullptr;
+  if (count != 2 || named > 1) return nullptr;
   std::optional<py::array> out;
   if (named == 1) {
     if (PyTuple_GET_ITEM(names, 0) != out_name || !is_array_of(args[2])) return nullptr;
@@ -82,49 +104,55 @@ PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) t
   const auto core = py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], core_name));
   auto* const stream = object_of<Stream>(core.ptr());
   if (!stream) return nullptr;
-  const double microseconds = estimate_microseconds(stream->gru().sizes, 1, stream->batch_size());
-  return step(*stream, py::reinterpret_borrow<py::array>(args[1]), out,
-              threads_of(args[0], microseconds, false))
-      .release()
-      .ptr();
-} catch (const std::exception&) {  // nothing has changed: the Python function raises it again
-  return nullptr;
+  const PackedNetwork& network = stream->network();
+  if (network.takes_indices ? !is_array_of<std::int64_t>(args[1]) : !is_array_of(args[1]))
+    return nullptr;
+  const auto x = py::reinterpret_borrow<py::array>(args[1]);
+  const double microseconds =
+      estimate_microseconds(network, 1, stream->batch_size(), network.input_size);
+  return step(*stream, x, out, threads_of(args[0], microseconds, false)).release().ptr();
 }
 
 py::array_t<float> run_stream(Stream& stream, const py::array& x,
                               const std::optional<py::array>& out, bool batch_first,
                               std::size_t num_threads) {
-  const GruSizes& sizes = stream.gru().sizes;
-  const Sequences s = sequences_of(x, "chunk", sizes.input_size, batch_first);
+  const PackedNetwork& network = stream.network();
+  const Sequences s = sequences_of(network, "chunk", x, batch_first);
   if (s.B != stream.batch_size() || (!s.batched && stream.batch_size() != 1)) {
-    const std::string b = std::to_string(stream.batch_size()), i = std::to_string(sizes.input_size);
-    wrong_shape("chunk", batch_first ? "(" + b + ", T, " + i + ")" : "(T, " + b + ", " + i + ")",
-                x);
+    const std::string b = std::to_string(stream.batch_size());
+    const std::string i = network.takes_indices ? ""
+                          : network.input_size  ? ", " + std::to_string(network.input_size)
+                                                : ", I";
+    wrong_shape("chunk", batch_first ? "(" + b + ", T" + i + ")" : "(T, " + b + i + ")", x);
   }
+  Call call;
+  call.T = s.T;
+  call.B = s.B;
+  set_input(call, network, x, s);
+  const std::size_t size = network.output_size(call.width);
   py::array_t<float> y = output(
-      out, x, [&](const py::array& a) { return s.fits(a, sizes.hidden_size); },
-      [&] { return s.make(sizes.hidden_size); });
-  const SequenceView<float> to = s.view(y.mutable_data(), y);
-  return advance(stream, s, s.view(static_cast<const float*>(x.data()), x), to, std::move(y),
-                 num_threads);
+      out, x, [&](const py::array& a) { return s.fits(a, size); }, [&] { return s.make(size); });
+  call.y = s.view(y.mutable_data(), y);
+  return advance(stream, call, std::move(y), num_threads);
 }
 
-py::array_t<float> get_state(Stream& stream) {
-  const GruSizes& sizes = stream.gru().sizes;
+std::vector<py::array_t<float>> get_state(Stream& stream) {
+  std::vector<py::array_t<float>> states;
   const Busy busy(stream);
-  py::array_t<float> state = new_array({sizes.num_layers, stream.batch_size(), sizes.hidden_size});
-  std::copy_n(stream.state(), state.size(), state.mutable_data());
-  return state;
+  for (std::size_t i = 0; i < stream.network().grus.size(); ++i) {
+    const GruSizes& sizes = stream.network().grus[i]->sizes;
+    py::array_t<float> state =
+        new_array({sizes.num_layers, stream.batch_size(), sizes.hidden_size});
+    std::copy_n(stream.state(i), state.size(), state.mutable_data());
+    states.push_back(std::move(state));
+  }
+  return states;
 }
 
-void set_state(Stream& stream, const py::array& state) {
-  const GruSizes& sizes = stream.gru().sizes;
-  if (!has_shape(state, {sizes.num_layers, stream.batch_size(), sizes.hidden_size}))
-    wrong_shape("state", tuple_text({sizes.num_layers, stream.batch_size(), sizes.hidden_size}),
-                state);
-  const float* data = contiguous(state, "state");
+void set_state(Stream& stream, const Arrays& states) {
+  const States data = states_data(stream.network(), stream.batch_size(), "state", states);
   const Busy busy(stream);
-  stream.set_state(data);
+  stream.set_states(data);
 }
 
 void reset(Stream& stream, const std::optional<std::vector<std::int64_t>>& rows) {
@@ -148,12 +176,12 @@ std::unique_ptr<Stream> copy_stream(Stream& stream) {
 
 void bind_stream(py::module_& m) {
   py::class_<Stream>(m, "Stream")
-      .def(py::init(&make_stream), py::arg("gru"), py::arg("batch_size"), py::arg("h_0"))
+      .def(py::init(&make_stream), py::arg("network"), py::arg("batch_size"), py::arg("h_0"))
       .def("step", &step, py::arg("x"), py::arg("out"), py::arg("num_threads") = 0)
       .def("run", &run_stream, py::arg("x"), py::arg("out"), py::arg("batch_first"),
            py::arg("num_threads"))
       .def("get_state", &get_state)
-      .def("set_state", &set_state, py::arg("state"))
+      .def("set_state", &set_state, py::arg("states"))
       .def("reset", &reset, py::arg("rows"))
       .def("copy", &copy_stream)
       .def_property_readonly("batch_size", &Stream::batch_size);

@@ -1,53 +1,92 @@
 #include "run/stream.hpp"
 
+#include <algorithm>
 #include <cstring>
+
+#include "system/parallel.hpp"
 
 namespace fastgru {
 
-Stream::Stream(std::shared_ptr<const PackedGru> gru, std::size_t batch_size, const float* h_0)
-    : gru_(std::move(gru)), batch_size_(batch_size) {
-  const std::size_t rows = checked_product(gru_->sizes.num_layers, batch_size);
-  initial_ = Buffer(checked_product(rows, row_bytes()));
-  state_ = Buffer(initial_.size());
-  if (h_0 && initial_.size()) std::memcpy(initial_.data(), h_0, initial_.size());
+Stream::Stream(std::shared_ptr<const PackedNetwork> network, std::size_t batch_size,
+               const States& h_0)
+    : network_(std::move(network)), batch_size_(batch_size) {
+  place_states();
+  initial_ = Buffer(checked_product(floats_, sizeof(float)));
+  for (Buffer& states : states_) states = Buffer(initial_.size());
+  for (std::size_t gru = 0; gru < h_0.size(); ++gru)
+    std::copy_n(h_0[gru], state_floats(gru),
+                reinterpret_cast<float*>(initial_.data()) + offsets_[gru]);
   reset();
 }
 
-Stream::Stream(const Stream& other)
-    : gru_(other.gru_),
-      batch_size_(other.batch_size_),
-      initial_(other.initial_.size()),
-      state_(other.state_.size()) {
-  if (!state_.size()) return;
+Stream::Stream(const Stream& other) : network_(other.network_), batch_size_(other.batch_size_) {
+  place_states();
+  initial_ = Buffer(other.initial_.size());
+  for (Buffer& states : states_) states = Buffer(initial_.size());
+  if (floats_ == 0) return;
   std::memcpy(initial_.data(), other.initial_.data(), initial_.size());
-  std::memcpy(state_.data(), other.state_.data(), state_.size());
+  std::memcpy(states_[0].data(), other.states_[other.current_].data(), initial_.size());
 }
 
-void Stream::advance(std::size_t T, SequenceView<const float> x, SequenceView<float> y,
-                     std::size_t max_threads) {
-  Call call;
-  call.T = T;
+void Stream::place_states() {
+  for (const PackedGru* gru : network_->grus) {
+    offsets_.push_back(floats_);
+    const std::size_t states = checked_product(checked_product(gru->sizes.num_layers, batch_size_),
+                                               gru->sizes.hidden_size);
+    // Each stack's begin a cache line.
+    floats_ += round_up(states, kAlignment / sizeof(float));
+  }
+  places_.resize(network_->grus.size());
+}
+
+std::size_t Stream::state_floats(std::size_t gru) const {
+  const GruSizes& sizes = network_->grus[gru]->sizes;
+  return sizes.num_layers * batch_size_ * sizes.hidden_size;
+}
+
+float* Stream::values(std::size_t buffer, std::size_t gru) const {
+  return reinterpret_cast<float*>(states_[buffer].data()) + offsets_[gru];
+}
+
+void Stream::advance(Call call) {
+  const std::size_t current = current_;
+  for (std::size_t gru = 0; gru < places_.size(); ++gru)
+    places_[gru] = {values(current, gru), values(1 - current, gru)};
   call.B = batch_size_;
-  call.x = x;
-  call.y = y;
-  call.h_0 = values(state_);
-  call.h_n = values(state_);
-  call.max_threads = max_threads;
-  call.end_layer = gru_->sizes.num_layers;
-  run(*gru_, call);
+  call.states = places_.data();
+  run(*network_, call);
 }
 
-void Stream::set_state(const float* state) {
-  if (state_.size()) std::memcpy(state_.data(), state, state_.size());
+void Stream::set_states(const States& states) {
+  const std::size_t next = 1 - current_;
+  for (std::size_t gru = 0; gru < states.size(); ++gru)
+    std::copy_n(states[gru], state_floats(gru), values(next, gru));
+  commit();
 }
 
-void Stream::reset() { set_state(values(initial_)); }
+void Stream::reset() {
+  const std::size_t next = 1 - current_;
+  if (floats_) std::memcpy(states_[next].data(), initial_.data(), initial_.size());
+  commit();
+}
 
 void Stream::reset_row(std::size_t row) {
-  for (std::size_t layer = 0; layer < gru_->sizes.num_layers; ++layer) {
-    const std::size_t at = (layer * batch_size_ + row) * row_bytes();
-    std::memcpy(state_.data() + at, initial_.data() + at, row_bytes());
+  for (std::size_t gru = 0; gru < places_.size(); ++gru) {
+    const GruSizes& sizes = network_->grus[gru]->sizes;
+    for (std::size_t layer = 0; layer < sizes.num_layers; ++layer) {
+      const std::size_t at = (layer * batch_size_ + row) * sizes.hidden_size;
+      std::copy_n(reinterpret_cast<const float*>(initial_.data()) + offsets_[gru] + at,
+                  sizes.hidden_size, values(current_, gru) + at);
+    }
   }
+}
+
+bool Stream::try_acquire() {
+  unsigned expected = 0;
+  const unsigned mine = forks_so_far() + 1;
+  if (busy_.compare_exchange_strong(expected, mine, std::memory_order_acquire)) return true;
+  return expected != mine &&
+         busy_.compare_exchange_strong(expected, mine, std::memory_order_acquire);
 }
 
 }  // namespace fastgru

@@ -17,8 +17,27 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 __version__: str
 
+class Network:
+    """A packed, immutable chain of layers."""
+
+    # layers that fit; input_size: features of x, 0 for any, or where the first one takes indices
+    def __init__(self, layers: Sequence[Layer], input_size: int) -> None: ...
+    # x (T, B, I), or (B, T, I) with batch_first, or (T, I); int64 without I where the first layer
+    # takes indices, else IndexError for one out of range; lengths (B,) or None; num_threads 0: the
+    # process default -> the same with O for I, without T behind "last", "mean" and "max"
+    def run(
+        self,
+        x: Float32Array | Int64Array,
+        lengths: Int64Array | None,
+        batch_first: bool,
+        num_threads: int,
+    ) -> Float32Array: ...
+
+class Layer(Network):
+    """One layer, which is also a network of one."""
+
 @final
-class GRU:
+class GRU(Layer):
     """A validated, packed, immutable stack of GRU layers."""
 
     def __init__(
@@ -53,7 +72,7 @@ class GRU:
     # x (T, B, I), or (B, T, I) with batch_first, or (T, I); h_0 (L*D, B, H) or (L*D, H) or None;
     # lengths (B,) contiguous or None; num_threads 0: the process default.
     # -> output (T, B, D*H) | (B, T, D*H) | (T, D*H), h_n shaped like h_0
-    def run(
+    def run(  # type: ignore[override]
         self,
         x: Float32Array,
         h_0: Float32Array | None,
@@ -70,20 +89,35 @@ class GRU:
 
 @final
 class Stream:
-    """State of `batch_size` sequences that advance together through a unidirectional GRU."""
+    """States of `batch_size` sequences that advance together through a Network by steps.
 
-    # h_0 (L, B, H) or None (zeros); kept for reset()
-    def __init__(self, gru: GRU, batch_size: int, h_0: Float32Array | None) -> None: ...
-    # x (B, I), or (I,) where batch_size is 1 -> (B, H) or (H,). `out`: as in fastgru.Stream.step
+    Lists of states have one array for each stack of GRU layers. A call that raises, also by a
+    signal's handler, changes nothing.
+    """
+
+    # h_0 (L, B, H) each or None (zeros); kept for reset(). ValueError where the network needs the
+    # end of a sequence. Its "last" is left out.
+    def __init__(
+        self, network: Network, batch_size: int, h_0: Sequence[Float32Array] | None
+    ) -> None: ...
+    # x (B, I), or (I,) where batch_size is 1 -> (B, O) or (O,); of indices (B,) or a single one.
+    # `out`: as in fastgru.Stream.step
     def step(
-        self, x: Float32Array, out: Float32Array | None, num_threads: int = 0
+        self,
+        x: Float32Array | Int64Array,
+        out: Float32Array | None,
+        num_threads: int = 0,
     ) -> Float32Array: ...
     # x (T, B, I) | (B, T, I) with batch_first | (T, I) where batch_size is 1
     def run(
-        self, x: Float32Array, out: Float32Array | None, batch_first: bool, num_threads: int
+        self,
+        x: Float32Array | Int64Array,
+        out: Float32Array | None,
+        batch_first: bool,
+        num_threads: int,
     ) -> Float32Array: ...
-    def get_state(self) -> Float32Array: ...  # a copy, (L, B, H)
-    def set_state(self, state: Float32Array) -> None: ...
+    def get_state(self) -> list[Float32Array]: ...  # copies, (L, B, H)
+    def set_state(self, states: Sequence[Float32Array]) -> None: ...
     def reset(self, rows: Int64Array | None) -> None: ...  # IndexError outside 0..batch_size-1
     def copy(self) -> Stream: ...
     @property
@@ -91,46 +125,47 @@ class Stream:
 
 @final
 class Pool:
-    """States of up to `capacity` sessions of unidirectional GRUs; one call at a time.
+    """States of up to `capacity` sessions of a Network by steps; calls that use them take turns.
 
-    Lists of states have one array for each GRU. KeyError for an id that is not an open session's,
-    ValueError for one that is there twice; every such id is named.
+    Lists of states have one array for each stack of GRU layers. KeyError for an id that is not an
+    open session's, ValueError for one that is there twice; every such id is named. A call that
+    raises, also by a signal's handler, changes nothing.
     """
 
-    def __init__(self, grus: Sequence[GRU], capacity: int) -> None: ...
+    def __init__(self, network: Network, capacity: int) -> None: ...
+    # these do not wait for a step
     def open(self, h_0: Sequence[Float32Array] | None) -> int: ...  # (L, H) or None (zeros)
     def close(self, session: int) -> None: ...
+    def contains(self, session: int) -> bool: ...
+    def __len__(self) -> int: ...
     def get_state(self, session: int) -> list[Float32Array]: ...  # copies, (L, H)
     def set_state(self, session: int, state: Sequence[Float32Array]) -> None: ...
     def check(self, ids: Int64Array) -> None: ...  # raises what a call with these ids would
-    # copies, (L, n, H), and versions, which change with every call that changes a session
-    def read(self, ids: Int64Array) -> tuple[list[Float32Array], NDArray[np.uint64]]: ...
-    # RuntimeError where one of the sessions has another version by now
-    def write(
-        self, ids: Int64Array, states: Sequence[Float32Array], versions: NDArray[np.uint64]
-    ) -> None: ...
-    # Of a pool with one GRU. ids (n,), x (n, I) -> (n, H). `out`: as in fastgru.Pool.step
+    # ids (n,), x (n, I), of indices (n,) -> (n, O). `out`: as in fastgru.Pool.step
     def step(
-        self, ids: Int64Array, x: Float32Array, out: Float32Array | None, num_threads: int
+        self,
+        ids: Int64Array,
+        x: Float32Array | Int64Array,
+        out: Float32Array | None,
+        num_threads: int,
     ) -> Float32Array: ...
     def ids(self) -> Int64Array: ...  # of the open sessions
     def snapshot(self) -> tuple[Int64Array, list[Float32Array]]: ...  # restore()'s arguments
     # ids (n,), states (L, n, H); ValueError where they cannot be this pool's, which keeps its own
     def restore(self, ids: Int64Array, states: Sequence[Float32Array]) -> None: ...
     def shutdown(self) -> None: ...  # every other call is a RuntimeError from here on
-    def __len__(self) -> int: ...
     @property
     def capacity(self) -> int: ...
 
 # ---- the layers around a GRU: immutable, x C-contiguous, any axes before the last ----
 
 @final
-class Linear:
+class Linear(Layer):
     # weight (O, K), bias (O,); copied. isa: as GRU's
     def __init__(
         self, weight: Float32Array, bias: Float32Array | None, isa: str | None
     ) -> None: ...
-    def run(self, x: Float32Array) -> Float32Array: ...  # (..., K) -> (..., O)
+    def run(self, x: Float32Array) -> Float32Array: ...  # type: ignore[override]  # (..., K) -> (..., O)
     def tensors(self) -> tuple[Float32Array, Float32Array | None]: ...  # unpacked, the same bits
     @property
     def isa(self) -> str: ...
@@ -138,47 +173,47 @@ class Linear:
     def nbytes(self) -> int: ...
 
 @final
-class Activation:
+class Activation(Layer):
     # "sigmoid" | "tanh" | "relu" | "hard_sigmoid" | "hard_sigmoid_02", else ValueError
     def __init__(self, name: str, isa: str | None) -> None: ...
-    def run(self, x: Float32Array) -> Float32Array: ...
+    def run(self, x: Float32Array) -> Float32Array: ...  # type: ignore[override]
 
 @final
-class Softmax:
+class Softmax(Layer):
     def __init__(self, log: bool, isa: str | None) -> None: ...
-    def run(self, x: Float32Array) -> Float32Array: ...
+    def run(self, x: Float32Array) -> Float32Array: ...  # type: ignore[override]
 
 @final
-class LayerNorm:
+class LayerNorm(Layer):
     # weight (I,), bias (I,); copied
     def __init__(
         self, weight: Float32Array | None, bias: Float32Array | None, eps: float
     ) -> None: ...
-    def run(self, x: Float32Array) -> Float32Array: ...
+    def run(self, x: Float32Array) -> Float32Array: ...  # type: ignore[override]
     def tensors(self) -> tuple[Float32Array | None, Float32Array | None]: ...
 
 @final
-class Embedding:
+class Embedding(Layer):
     def __init__(self, weight: Float32Array) -> None: ...  # (N, I); copied
-    def run(self, x: Int64Array) -> Float32Array: ...  # (...) -> (..., I); IndexError
+    def run(self, x: Int64Array) -> Float32Array: ...  # type: ignore[override]  # (...) -> (..., I); IndexError
     def tensor(self) -> Float32Array: ...
 
 @final
-class OneHot:
+class OneHot(Layer):
     def __init__(self, classes: int) -> None: ...
-    def run(self, x: Int64Array) -> Float32Array: ...  # (...) -> (..., classes); IndexError
+    def run(self, x: Int64Array) -> Float32Array: ...  # type: ignore[override]  # (...) -> (..., classes); IndexError
 
-# name: "last" | "mean" | "max"; x (T, B, I) | (B, T, I) with batch_first | (T, I), lengths (B,), at
-# least 1, or None -> (B, I) | (I,)
-def over_time(
-    name: str, x: Float32Array, lengths: Int64Array | None, batch_first: bool
-) -> Float32Array: ...
+@final
+class OverTime(Layer):
+    # name: "last" | "mean" | "max" | "reverse"; bidirectional: "last" takes the second half of the
+    # features at step 0
+    def __init__(self, name: str, bidirectional: bool) -> None: ...
 
 # Decorators for Python methods, which take plain calls in C: see Note [Shortcut] in
 # cpp/python/shortcut.hpp.
 def shortcut_call(function: Function) -> Function: ...  # fastgru.GRU.__call__
-def shortcut_step(function: Function) -> Function: ...  # fastgru.Stream.step
-def shortcut_pool_step(function: Function) -> Function: ...  # fastgru.Pool.step
+def shortcut_step(function: Function) -> Function: ...  # the step of Stream and ModelStream
+def shortcut_pool_step(function: Function) -> Function: ...  # the step of Pool and ModelPool
 def isa_levels() -> list[tuple[str, bool]]:
     """Names compiled into this build, best first, each with whether this CPU can run it."""
 

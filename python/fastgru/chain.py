@@ -1,7 +1,7 @@
-"""Layers one after the other: what fits what, what may go into the first one, and running them.
+"""Layers one after the other: what fits what, and what may go into the first one.
 
-Shared by `Model`, which runs whole sequences, and by what keeps its GRUs' states between calls: the
-one part that differs, running a GRU, is handed in.
+Shared by `Model` and by what keeps its GRUs' states between calls. Refuses to run them: the
+engine does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from fastgru.packed_sequence import is_packed
 from fastgru.problems import Layout, Problem, layout_of, listed, problem_of, seen, shape_problems
 
 Layers = Sequence[Layer | GRU]
-# (which of the GRUs, the GRU itself, its input) -> its output
-RunGRU = Callable[[int, GRU, Float32Array], Float32Array]
 
 
 def name_of(layers: Layers, index: int) -> str:
@@ -30,33 +28,36 @@ def name_of(layers: Layers, index: int) -> str:
 
 def misfits(layers: Layers) -> Iterator[str]:
     """What is wrong with this order of layers, a line for each problem."""
-    size, giver, reduced, first = None, "", "", ""
+    size, size_from, rows_from, first_gru = None, "", "", ""
     batch_first = False
     for index, layer in enumerate(layers):
         name = name_of(layers, index)
         is_gru = isinstance(layer, GRU)
         if index and _takes_indices(layer):
             yield f"{name}: expected to be the first layer, since it takes indices"
-        if reduced and (is_gru or isinstance(layer, SequenceLayer)):
-            yield f"{name}: expected sequences, {reduced} gives one row for each"
+        if rows_from and (is_gru or isinstance(layer, SequenceLayer)):
+            yield f"{name}: expected sequences, {rows_from} gives one row for each"
         if isinstance(layer, GRU):
-            if first and layer.batch_first != batch_first:
+            if first_gru and layer.batch_first != batch_first:
                 yield (
-                    f"{name}: batch_first: expected {batch_first} as in {first}, "
+                    f"{name}: batch_first: expected {batch_first} as in {first_gru}, "
                     f"got {layer.batch_first}"
                 )
-            elif not first:
-                first, batch_first = name, layer.batch_first
+            elif not first_gru:
+                first_gru, batch_first = name, layer.batch_first
         wanted = layer.input_size
         if None not in (size, wanted) and size != wanted:
-            yield f"{name}: expected {wanted} inputs, {giver} gives {size}"
+            yield f"{name}: expected {wanted} inputs, {size_from} gives {size}"
         if isinstance(layer, Last) and layer.bidirectional and size is not None and size % 2:
-            yield f"{name}: expected two directions, an even number of inputs, {giver} gives {size}"
+            yield (
+                f"{name}: expected two directions, an even number of inputs, {size_from} gives "
+                f"{size}"
+            )
         given = output_size(layer)
         if given is not None:
-            size, giver = given, name
+            size, size_from = given, name
         if isinstance(layer, Layer) and layer.over_time:
-            reduced = name
+            rows_from = name
 
 
 def never_by_steps(layers: Layers) -> Iterator[str]:
@@ -187,24 +188,3 @@ def _classes(layer: Layer | GRU) -> int | None:
     if isinstance(layer, Embedding):
         return layer.num_embeddings
     return layer.num_classes if isinstance(layer, OneHot) else None
-
-
-def run_layers(
-    layers: Layers,
-    x: Any,
-    lengths: Int64Array | None,
-    batch_first: bool,
-    run_gru: RunGRU,
-) -> Float32Array:
-    """x, checked and read by the Entry, through all layers."""
-    grus = 0
-    for layer in layers:
-        if isinstance(layer, GRU):
-            x = run_gru(grus, layer, x)
-            grus += 1
-        elif isinstance(layer, SequenceLayer):
-            x = layer._run(x, lengths, batch_first)
-        else:
-            x = layer._core.run(x)
-    result: Float32Array = x
-    return result

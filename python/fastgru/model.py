@@ -12,14 +12,16 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
+from fastgru import _core
 from fastgru.arrays import Float32Array, as_int64
-from fastgru.chain import entry_of, misfits, output_size, run_layers
+from fastgru.chain import entry_of, misfits, output_size
 from fastgru.convert import tensors_from_d2l
 from fastgru.gru import GRU
 from fastgru.importing import importing
 from fastgru.layers import Layer, Linear, OneHot
 from fastgru.model_pool import ModelPool
 from fastgru.model_stream import ModelStream
+from fastgru.options import positive
 from fastgru.over_time import check_lengths
 from fastgru.problems import Problem, length_problems, raise_all
 from fastgru.spec import spec_from_tensors
@@ -43,7 +45,7 @@ class Model:
     (2, 5)
     """
 
-    __slots__ = ("__weakref__", "_at_least", "_entry", "_layers")
+    __slots__ = ("__weakref__", "_at_least", "_core", "_entry", "_layers", "_threads")
 
     def __init__(self, layers: Iterable[Layer | GRU]) -> None:
         if not isinstance(layers, Iterable):
@@ -65,6 +67,10 @@ class Model:
     def _hold(self, layers: Iterable[Layer | GRU]) -> None:
         self._layers = tuple(copy.copy(layer) for layer in layers)
         self._entry = entry_of(self._layers)
+        self._core = _core.Network([layer._core for layer in self._layers], self._entry.size or 0)
+        counts = [gru.num_threads for gru in self._grus()]
+        given = [count for count in counts if count is not None]
+        self._threads = max(given) if given and len(given) == len(counts) else 0
         # a row needs a step where one is to be made of all
         self._at_least = int(any(isinstance(la, Layer) and la.over_time for la in self._layers))
 
@@ -87,17 +93,12 @@ class Model:
         try:
             array = self._entry.read("x", x)
             steps, batch = self._entry.check_sequences("x", array.shape)
-            # a copy: its owner may write to it while layers look at it by turns
-            counts = None if lengths is None else as_int64("lengths", lengths).copy()
+            counts = None if lengths is None else as_int64("lengths", lengths)
             if counts is not None:
                 check_lengths(counts, steps, batch, self._at_least)
+            return self._core.run(array, counts, self.batch_first, self._threads)
         except (TypeError, ValueError) as error:
             raise_all("Model", error, self._call_problems(x, lengths))
-
-        def run_gru(_: int, gru: GRU, values: Float32Array) -> Float32Array:
-            return gru(values, lengths=counts)[0]
-
-        return run_layers(self._layers, array, counts, self.batch_first, run_gru)
 
     def _call_problems(self, x: ArrayLike, lengths: ArrayLike | None) -> Iterator[Problem]:
         yield from self._entry.problems("x", x)
@@ -192,12 +193,11 @@ class Model:
 
         Where its GRUs came with different ones, the largest.
         """
-        counts = [gru.num_threads for gru in self._grus()]
-        given = [count for count in counts if count is not None]
-        return max(given) if given and len(given) == len(counts) else None
+        return self._threads or None
 
     @num_threads.setter
     def num_threads(self, count: int | None) -> None:
+        self._threads = 0 if count is None else positive("num_threads", count)
         for gru in self._grus():
             gru.num_threads = count
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastgru import _core
 from fastgru.arrays import Float32Array, Int64Array, as_int64, as_states, shape_text
-from fastgru.chain import never_by_steps, run_layers
+from fastgru.chain import never_by_steps
 from fastgru.errors import ShapeError
-from fastgru.gru import GRU
-from fastgru.over_time import Last
-from fastgru.problems import Problem, raise_all
+from fastgru.problems import Problem, checked_out, raise_all
 from fastgru.sessions import Row, Sessions, as_id
 from fastgru.text import report
 
@@ -31,9 +30,7 @@ class ModelPool(Sessions):
     session's results are the same to the bit as those of a ModelStream, and a call that raises
     changes nothing. `len(pool)` counts the open sessions.
 
-    Any number of Python threads may use a pool at once, each session by one of them at a time: of
-    two steps at once that have the same session, the one that ends later raises RuntimeError.
-    Steps do not wait for each other, but while they copy states.
+    Any number of Python threads may use a pool at once; steps take turns, as those of a `Pool` do.
 
     >>> import numpy as np, fastgru
     >>> gru = fastgru.GRU.from_state_dict({"weight_ih_l0": np.ones((6, 3), np.float32),
@@ -44,7 +41,7 @@ class ModelPool(Sessions):
     (2, 2)
     """
 
-    __slots__ = ("_layers", "_model")
+    __slots__ = ("_network",)
 
     def __init__(self, model: Model, capacity: int) -> None:
         """capacity: sessions that may be open at once, at most 2**24; their states are zeros."""
@@ -52,10 +49,8 @@ class ModelPool(Sessions):
             raise ValueError(report("a pool of this model", problems))
         if not model._grus():
             raise ValueError("a pool keeps states, and this model has no GRU: call the model")
-        super().__init__(model._grus(), capacity)
-        self._model = model
-        # each step is a sequence's last one so far
-        self._layers = [layer for layer in model.layers if not isinstance(layer, Last)]
+        super().__init__(model._core, model._grus(), capacity)
+        self._network = model
 
     def open(self, h_0: Sequence[ArrayLike] | None = None) -> int:
         """A new session's id, which no other session has or had.
@@ -70,39 +65,32 @@ class ModelPool(Sessions):
         except (TypeError, ValueError) as error:
             raise_all("ModelPool.open", error, self._states_problems("h_0", h_0))
 
-    def step(self, ids: ArrayLike, x: ArrayLike) -> Float32Array:
+    @_core.shortcut_pool_step
+    def step(
+        self, ids: ArrayLike, x: ArrayLike, *, out: Float32Array | None = None
+    ) -> Float32Array:
         """One step of n sessions: ids (n,), in any order, x (n, I) -> (n, O), float32.
 
-        Row i is session ids[i]'s. Where the first layer takes indices x is integers (n,). Raises
-        KeyError for ids that are unknown or closed, ValueError for those that are there twice,
-        RuntimeError where another call has changed one of the sessions meanwhile, ShapeError,
-        TypeError, and IndexError for indices out of range; several problems as `Pool.step`.
+        Row i is session ids[i]'s. Where the first layer takes indices x is integers (n,). `out`: as
+        in `Pool.step`. Raises KeyError for ids that are unknown or closed, ValueError for those
+        that are there twice and for `out`, ShapeError, TypeError, and IndexError for indices out of
+        range; several problems as `Pool.step`.
         """
-        entry = self._model._entry
+        entry = self._network._entry
         try:
-            sessions = as_int64("ids", ids).copy()  # its owner may write to it meanwhile
+            sessions = as_int64("ids", ids)
             rows = entry.read("x", x)
             if sessions.ndim != 1:
                 raise ShapeError(f"ids: expected (n,), got {shape_text(sessions.shape)}")
             entry.check_rows("x", rows.shape, len(sessions), single=False)
-            states, versions = self._core.read(sessions)
+            return self._core.step(sessions, rows, checked_out(out), self._network._threads)
         except (KeyError, TypeError, ValueError) as error:
             raise_all("ModelPool.step", error, self._step_problems(ids, x))
-        after = list(states)
-
-        def run_gru(index: int, gru: GRU, values: Float32Array) -> Float32Array:
-            axis = 1 if gru.batch_first else 0
-            y, after[index] = gru(np.expand_dims(values, axis), states[index])
-            return y.squeeze(axis)
-
-        y = run_layers(self._layers, rows, None, False, run_gru)
-        self._core.write(sessions, after, versions)  # of all GRUs at once, or nothing
-        return y
 
     def _step_problems(self, ids: ArrayLike, x: ArrayLike) -> Iterator[Problem]:
         rows, problems = self._id_problems(ids)
         yield from problems
-        yield from self._model._entry.problems("x", x, (rows,))
+        yield from self._network._entry.problems("x", x, (rows,))
 
     def get_state(self, session: int) -> list[Float32Array]:
         """Each GRU's state (L, H) of a session, copies. Raises KeyError for an unknown one."""
@@ -117,7 +105,7 @@ class ModelPool(Sessions):
             raise_all("ModelPool.set_state", error, problems)
 
     def _row(self) -> Row:
-        entry = self._model._entry
+        entry = self._network._entry
         if not entry.takes_indices:
             return Row((entry.size or 0,), np.float32, entry.read)
 
@@ -130,4 +118,4 @@ class ModelPool(Sessions):
         return Row((), np.int64, read)
 
     def __repr__(self) -> str:
-        return self._repr(self._model)
+        return self._repr(self._network)

@@ -1,24 +1,23 @@
 """The live sequences of a Model: the states of its GRUs between calls, and its other layers.
 
-Refuses models that need the end of a sequence before they can give anything.
+A thin layer over `_core.Stream`: it converts arrays and nothing else; a step of plain arrays does
+not even come here. Refuses models that need the end of a sequence before they can give anything.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from fastgru import _core
 from fastgru.arrays import Float32Array, as_states
-from fastgru.chain import never_by_steps, run_layers
+from fastgru.chain import never_by_steps
 from fastgru.errors import ShapeError
 from fastgru.options import positive
-from fastgru.over_time import Last
-from fastgru.problems import raise_any, states_problems
-from fastgru.stream import Rows, Stream
+from fastgru.problems import checked_out, raise_any, states_problems
+from fastgru.stream import Rows, row_numbers
 from fastgru.text import report
 
 if TYPE_CHECKING:
@@ -43,115 +42,68 @@ class ModelStream:
     True
     """
 
-    __slots__ = ("__weakref__", "_batch_size", "_layers", "_lock", "_model", "_streams")
+    __slots__ = ("__weakref__", "_core", "_network")
 
     def __init__(self, model: Model, batch_size: int = 1) -> None:
         if problems := list(never_by_steps(model.layers)):
             raise ValueError(report("a stream of this model", problems))
-        size = positive("batch_size", batch_size)
-        self._hold(model, size, [gru.stream(size) for gru in model._grus()])
+        self._hold(model, _core.Stream(model._core, positive("batch_size", batch_size), None))
 
-    def _hold(self, model: Model, batch_size: int, streams: list[Stream]) -> None:
-        self._model, self._batch_size, self._streams = model, batch_size, streams
-        # each step is a sequence's last one so far
-        self._layers = [layer for layer in model.layers if not isinstance(layer, Last)]
-        self._lock = threading.Lock()
+    def _hold(self, model: Model, core: _core.Stream) -> None:
+        self._network, self._core = model, core
 
-    def step(self, x_t: ArrayLike) -> Float32Array:
+    @_core.shortcut_step
+    def step(self, x_t: ArrayLike, *, out: Float32Array | None = None) -> Float32Array:
         """One step: x_t (B, I), or (I,) where the batch size is 1 -> (B, O) or (O,), float32.
 
-        Of a model that takes indices (B,), or a single one. Raises ShapeError, TypeError, and
-        IndexError for an index out of range.
+        Of a model that takes indices (B,), or a single one. `out`: as in `Stream.step`. Raises
+        ShapeError, TypeError, IndexError for an index out of range, and ValueError for `out`.
         """
-        entry = self._model._entry
+        entry = self._network._entry
         x = entry.read("x_t", x_t)
-        entry.check_rows("x_t", x.shape, self._batch_size)
-        return self._advance(x, Stream.step)
+        entry.check_rows("x_t", x.shape, self.batch_size)
+        return self._core.step(x, checked_out(out), self._network._threads)
 
-    def run(self, chunk: ArrayLike) -> Float32Array:
+    def run(self, chunk: ArrayLike, *, out: Float32Array | None = None) -> Float32Array:
         """T steps in one call: chunk (T, B, I) -> (T, B, O), float32, also where there is a Last.
 
         With the model's batch_first (B, T, I) -> (B, T, O); where the batch size is 1 also
-        (T, I) -> (T, O). Of a model that takes indices (T, B), (B, T) or (T,). Errors as in `step`.
+        (T, I) -> (T, O). Of a model that takes indices (T, B), (B, T) or (T,). `out` and errors as
+        in `step`.
         """
-        entry = self._model._entry
+        entry = self._network._entry
         x = entry.read("chunk", chunk)
         _, batch = entry.check_sequences("chunk", x.shape)
-        if (1 if batch is None else batch) != self._batch_size:
-            raise ShapeError(f"chunk: expected a batch of {self._batch_size}, got {x.shape}")
-        return self._advance(x, Stream.run)
-
-    def _advance(
-        self, x: Any, advance: Callable[[Stream, Float32Array], Float32Array]
-    ) -> Float32Array:
-        streams = self._streams
-        self._acquire()  # no context manager: that would be a tenth of a small model's step
-        try:
-            before = [stream._core.get_state() for stream in streams]
-            try:
-                y = run_layers(
-                    self._layers,
-                    x,
-                    None,
-                    False,
-                    lambda index, _, values: advance(streams[index], values),
-                )
-            except BaseException:  # of memory or an interrupt: what can be wrong was checked before
-                self._restore(before)
-                raise
-            return y.copy() if y is x else y
-        finally:
-            self._lock.release()
-
-    def _acquire(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("this stream is running in another thread: use a stream a thread")
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        self._acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    def _restore(self, states: Sequence[Float32Array]) -> None:
-        for stream, state in zip(self._streams, states, strict=True):
-            stream.state = state
+        if (1 if batch is None else batch) != self.batch_size:
+            raise ShapeError(f"chunk: expected a batch of {self.batch_size}, got {x.shape}")
+        return self._core.run(x, checked_out(out), entry.batch_first, self._network._threads)
 
     @property
     def state(self) -> list[Float32Array]:
         """Each GRU's state (L, B, H), float32, copies; assign to restore."""
-        with self._held():
-            return [stream.state for stream in self._streams]
+        return self._core.get_state()
 
     @state.setter
     def state(self, states: Sequence[ArrayLike]) -> None:
         expected = [
-            (gru.num_layers, self._batch_size, gru.hidden_size) for gru in self._model._grus()
+            (gru.num_layers, self.batch_size, gru.hidden_size) for gru in self._network._grus()
         ]
         raise_any("ModelStream.state", states_problems("state", states, expected))
-        given = as_states("state", states)
-        with self._held():
-            self._restore(given)
+        self._core.set_state(as_states("state", states))
 
     @property
     def batch_size(self) -> int:
         """B, the number of sequences that advance together."""
-        return self._batch_size
+        return self._core.batch_size
 
     def reset(self, rows: Rows | None = None) -> None:
         """Puts every state back to zeros; with `rows` only theirs, as `Stream.reset`."""
-        with self._held():
-            for stream in self._streams:
-                stream.reset(rows)
+        self._core.reset(None if rows is None else row_numbers(rows, self.batch_size))
 
     def copy(self) -> ModelStream:
         """A second stream with the same states, which goes its own way from here."""
         other = type(self).__new__(type(self))
-        with self._held():
-            streams = [stream.copy() for stream in self._streams]
-        other._hold(self._model, self._batch_size, streams)
+        other._hold(self._network, self._core.copy())
         return other
 
     __copy__ = copy
@@ -160,4 +112,4 @@ class ModelStream:
         return self.copy()
 
     def __repr__(self) -> str:
-        return f"ModelStream(batch_size={self.batch_size}, {self._model!r})"
+        return f"ModelStream(batch_size={self.batch_size}, {self._network!r})"

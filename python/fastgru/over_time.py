@@ -6,7 +6,6 @@ that holds them can run step by step: that is chain.py's.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -33,8 +32,10 @@ class SequenceLayer(Layer):
 
     __slots__ = ()
 
-    def __init__(self) -> None:
-        self._core = self._isa = None
+    _function: ClassVar[str]
+
+    def __init__(self, *, _bidirectional: bool = False) -> None:
+        self._core, self._isa = _core.OverTime(self._function, _bidirectional), None
 
     def __call__(
         self, x: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False
@@ -53,9 +54,10 @@ class SequenceLayer(Layer):
         except (TypeError, ValueError) as error:
             raise_all(type(self).__name__, error, self._problems(x, lengths, batch_first))
 
-    @abstractmethod
     def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
         """The call, of arrays that are converted."""
+        y: Float32Array = self._core.run(x, lengths, batch_first, 0)
+        return y
 
     def _problems(
         self, x: ArrayLike, lengths: ArrayLike | None, batch_first: bool
@@ -68,9 +70,9 @@ class SequenceLayer(Layer):
             layout = layout_of(shape, None, batch_first)
             yield from length_problems(lengths, layout, int(self.over_time))
 
-    @abstractmethod
     def _check(self, x: Float32Array, batch_first: bool) -> None:
         """ShapeError where a call without lengths would raise it."""
+        self._run(x, None, batch_first)  # as long as the call itself
 
 
 class _OverTime(SequenceLayer):
@@ -79,13 +81,6 @@ class _OverTime(SequenceLayer):
     __slots__ = ()
 
     over_time = True
-    _function: ClassVar[str]
-
-    def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
-        return _core.over_time(self._function, x, lengths, batch_first)
-
-    def _check(self, x: Float32Array, batch_first: bool) -> None:
-        _core.over_time(self._function, x, None, batch_first)  # as long as the call itself
 
 
 class Last(_OverTime):
@@ -109,9 +104,9 @@ class Last(_OverTime):
     _function = "last"
 
     def __init__(self, *, bidirectional: bool = False) -> None:
-        super().__init__()
         if not isinstance(bidirectional, bool | np.bool_):
             raise TypeError(f"bidirectional: expected True or False, got {bidirectional!r}")
+        super().__init__(_bidirectional=bool(bidirectional))
         self._bidirectional = bool(bidirectional)
 
     @property
@@ -120,17 +115,9 @@ class Last(_OverTime):
         return self._bidirectional
 
     def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
-        last = super()._run(x, lengths, batch_first)
-        if self._bidirectional:
-            half, odd = divmod(x.shape[-1], 2)
-            if odd:
-                raise ShapeError(f"x: expected an even number of features, got {x.shape}")
-            first = x[:, 0] if batch_first and x.ndim == 3 else x[0]
-            last[..., half:] = first[..., half:]
-        return last
-
-    def _check(self, x: Float32Array, batch_first: bool) -> None:
-        self._run(x, None, batch_first)
+        if self._bidirectional and x.ndim in (2, 3) and x.shape[-1] % 2:
+            raise ShapeError(f"x: expected an even number of features, got {x.shape}")
+        return super()._run(x, lengths, batch_first)
 
     def _options(self) -> dict[str, Any]:
         return {"bidirectional": True} if self._bidirectional else {}
@@ -174,21 +161,7 @@ class Reverse(SequenceLayer):
     """
 
     __slots__ = ()
-
-    def _run(self, x: Float32Array, lengths: Int64Array | None, batch_first: bool) -> Float32Array:
-        self._check(x, batch_first)
-        axis = int(batch_first and x.ndim == 3)
-        if lengths is None:
-            return np.ascontiguousarray(np.flip(x, axis))
-        check_lengths(lengths, x.shape[axis], x.shape[1 - axis] if x.ndim == 3 else None, 0)
-        step = np.arange(x.shape[axis])[:, None]
-        source = np.where(step < lengths, lengths - 1 - step, step)  # (T, B)
-        index = (source.T if axis else source)[..., None]
-        return np.ascontiguousarray(np.take_along_axis(x, index, axis))
-
-    def _check(self, x: Float32Array, batch_first: bool) -> None:
-        if x.ndim not in (2, 3):
-            raise ShapeError(f"x: expected (T, B, I), (B, T, I) or (T, I), got {x.shape}")
+    _function = "reverse"
 
 
 def check_lengths(lengths: Int64Array, steps: int, batch: int | None, at_least: int) -> None:

@@ -55,7 +55,7 @@ class Pool(Sessions):
     3
     """
 
-    __slots__ = ("_gru",)
+    __slots__ = ("_network",)
 
     def __init__(self, gru: GRU, capacity: int) -> None:
         """capacity: sessions that may be open at once, at most 2**24; their states are zeros."""
@@ -64,8 +64,8 @@ class Pool(Sessions):
                 "a pool needs a model that only runs forwards: the reverse direction starts at "
                 "the end of a sequence, which a pool never sees; call the GRU on whole sequences"
             )
-        super().__init__([gru], capacity)
-        self._gru = gru
+        super().__init__(gru._core, [gru], capacity)
+        self._network = gru
 
     def open(self, h_0: ArrayLike | None = None) -> int:
         """A new session's id, which no other session has or had.
@@ -89,7 +89,7 @@ class Pool(Sessions):
         """
         try:
             return self._core.step(
-                as_int64("ids", ids), as_float32("x", x), checked_out(out), self._gru._threads
+                as_int64("ids", ids), as_float32("x", x), checked_out(out), self._network._threads
             )
         except (KeyError, TypeError, ValueError) as error:
             raise_all("Pool.step", error, self._step_problems(ids, x, out))
@@ -99,8 +99,8 @@ class Pool(Sessions):
         yield from problems
         array, shape, problems = seen("x", x, as_float32)
         yield from problems
-        yield from shape_problems("x", shape, (rows, self._gru.input_size))
-        yield from out_problems(out, array, (rows, self._gru.hidden_size))
+        yield from shape_problems("x", shape, (rows, self._network.input_size))
+        yield from out_problems(out, array, (rows, self._network.hidden_size))
 
     def get_state(self, session: int) -> Float32Array:
         """A session's state (L, H), float32, a copy. Raises KeyError for an unknown one."""
@@ -117,10 +117,12 @@ class Pool(Sessions):
         yield from self._session_problems(session)
         _, shape, problems = seen("state", state, as_state)
         yield from problems
-        yield from shape_problems("state", shape, (self._gru.num_layers, self._gru.hidden_size))
+        yield from shape_problems(
+            "state", shape, (self._network.num_layers, self._network.hidden_size)
+        )
 
     def _row(self) -> Row:
-        return Row((self._gru.input_size,), np.float32, as_float32)
+        return Row((self._network.input_size,), np.float32, as_float32)
 
     def __repr__(self) -> str:
-        return self._repr(self._gru)
+        return self._repr(self._network)

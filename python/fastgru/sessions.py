@@ -37,9 +37,9 @@ class Sessions:
 
     __slots__ = ("__weakref__", "_core", "_grus")
 
-    def __init__(self, grus: Sequence[GRU], capacity: int) -> None:
+    def __init__(self, network: _core.Network, grus: Sequence[GRU], capacity: int) -> None:
         self._grus = grus
-        self._core = _core.Pool([gru._core for gru in grus], positive("capacity", capacity))
+        self._core = _core.Pool(network, positive("capacity", capacity))
 
     def close(self, session: int) -> None:
         """Ends a session; its id is unknown from here on. Raises KeyError for an unknown one."""
@@ -60,10 +60,9 @@ class Sessions:
 
     def __contains__(self, session: object) -> bool:
         try:
-            self._core.get_state(as_id(session))
+            return self._core.contains(as_id(session))
         except (KeyError, TypeError):
             return False
-        return True
 
     def snapshot(self, path: str | os.PathLike[str]) -> None:
         """Writes all sessions, ids and states of one moment, to a file, which `restore` reads.

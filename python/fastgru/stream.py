@@ -50,7 +50,7 @@ class Stream:
     True
     """
 
-    __slots__ = ("__weakref__", "_core", "_gru")
+    __slots__ = ("__weakref__", "_core", "_network")
 
     def __init__(self, gru: GRU, batch_size: int = 1, h_0: ArrayLike | None = None) -> None:
         """h_0: (L, B, H), kept for `reset`; zeros if None."""
@@ -61,10 +61,10 @@ class Stream:
             )
         state = None if h_0 is None else as_state("h_0", h_0)
         size = positive("batch_size", batch_size)
-        self._hold(gru, _core.Stream(gru._core, size, state))
+        self._hold(gru, _core.Stream(gru._core, size, None if state is None else [state]))
 
     def _hold(self, gru: GRU, core: _core.Stream) -> None:
-        self._gru = gru
+        self._network = gru
         self._core = core
 
     @_core.shortcut_step
@@ -85,7 +85,7 @@ class Stream:
         True
         """
         try:
-            return self._core.step(as_float32("x_t", x_t), checked_out(out), self._gru._threads)
+            return self._core.step(as_float32("x_t", x_t), checked_out(out), self._network._threads)
         except (TypeError, ValueError) as error:
             raise_all("Stream.step", error, self._step_problems(x_t, out))
 
@@ -102,7 +102,7 @@ class Stream:
         >>> stream.run(np.ones((10, 3), np.float32)).shape
         (10, 2)
         """
-        gru = self._gru
+        gru = self._network
         try:
             return self._core.run(
                 as_float32("chunk", chunk), checked_out(out), gru.batch_first, gru._threads
@@ -113,11 +113,11 @@ class Stream:
     @property
     def state(self) -> Float32Array:
         """The state (L, B, H), float32, a copy; assign to restore."""
-        return self._core.get_state()
+        return self._core.get_state()[0]
 
     @state.setter
     def state(self, state: ArrayLike) -> None:
-        self._core.set_state(as_state("state", state))
+        self._core.set_state([as_state("state", state)])
 
     @property
     def batch_size(self) -> int:
@@ -139,18 +139,10 @@ class Stream:
         >>> stream.state.any(axis=(0, 2))
         array([ True, False])
         """
-        self._core.reset(None if rows is None else self._row_numbers(rows))
-
-    def _row_numbers(self, rows: Rows) -> Int64Array:
-        mask = np.asarray(rows)
-        if mask.dtype == np.bool_ and mask.ndim:
-            if mask.shape != (self.batch_size,):
-                raise ShapeError(f"rows: expected ({self.batch_size},) bools, got {mask.shape}")
-            return np.flatnonzero(mask).astype(np.int64)
-        return as_int64("rows", rows).reshape(-1)
+        self._core.reset(None if rows is None else row_numbers(rows, self.batch_size))
 
     def _step_problems(self, x_t: ArrayLike, out: object) -> Iterator[Problem]:
-        rows, size, hidden = self.batch_size, self._gru.input_size, self._gru.hidden_size
+        rows, size, hidden = self.batch_size, self._network.input_size, self._network.hidden_size
         x, shape, problems = seen("x_t", x_t, as_float32)
         yield from problems
         single = [(size,)] if rows == 1 else []
@@ -161,7 +153,7 @@ class Stream:
         yield from out_problems(out, x, *outs)
 
     def _run_problems(self, chunk: ArrayLike, out: object) -> Iterator[Problem]:
-        gru, rows = self._gru, self.batch_size
+        gru, rows = self._network, self.batch_size
         size, hidden = gru.input_size, gru.hidden_size
         x, shape, problems = seen("chunk", chunk, as_float32)
         yield from problems
@@ -184,7 +176,7 @@ class Stream:
     def copy(self) -> Stream:
         """A second stream with the same state and h_0, which goes its own way from here."""
         other = type(self).__new__(type(self))
-        other._hold(self._gru, self._core.copy())
+        other._hold(self._network, self._core.copy())
         return other
 
     __copy__ = copy
@@ -193,4 +185,14 @@ class Stream:
         return self.copy()
 
     def __repr__(self) -> str:
-        return f"Stream(batch_size={self.batch_size}, {self._gru!r})"
+        return f"Stream(batch_size={self.batch_size}, {self._network!r})"
+
+
+def row_numbers(rows: Rows, batch_size: int) -> Int64Array:
+    """Rows of a batch by number, of an int, integers or a mask; ShapeError and TypeError."""
+    mask = np.asarray(rows)
+    if mask.dtype == np.bool_ and mask.ndim:
+        if mask.shape != (batch_size,):
+            raise ShapeError(f"rows: expected ({batch_size},) bools, got {mask.shape}")
+        return np.flatnonzero(mask).astype(np.int64)
+    return as_int64("rows", rows).reshape(-1)
