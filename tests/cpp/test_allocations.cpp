@@ -3,17 +3,16 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "kernels/dispatch.hpp"
-#include "run/layers.hpp"
 #include "network/pack.hpp"
+#include "run/layers.hpp"
 #include "run/pool.hpp"
 #include "run/run.hpp"
 #include "run/stream.hpp"
+#include "support.hpp"
 
 static std::atomic<std::size_t> allocations{0};
 
@@ -56,8 +55,6 @@ using namespace fastgru;
 
 namespace {
 
-int passed = 0, failed = 0;
-
 // Work that was done before allocates nothing when it is done again.
 template <class Work>
 void check_repeats(Work work, const std::string& what) {
@@ -66,8 +63,7 @@ void check_repeats(Work work, const std::string& what) {
   const std::size_t before = allocations;
   for (int i = 0; i < 3; ++i) work();
   const std::size_t made = allocations - before;
-  made == 0 ? ++passed : ++failed;
-  if (made) std::printf("FAILED: %s: %zu allocations\n", what.c_str(), made);
+  check(made == 0, what + ": " + std::to_string(made) + " allocations");
 }
 
 struct Shape {
@@ -83,7 +79,7 @@ std::string describe(const GruSizes& s, const Shape& shape, std::size_t threads)
          std::to_string(threads) + " threads";
 }
 
-void test_gru(const GruSizes& s, const KernelTable* kernels) {
+void check_gru(const GruSizes& s, const KernelTable* kernels) {
   std::vector<std::vector<float>> tensors;
   GruSpec spec{s, {}};
   for (std::size_t i = 0; i < s.num_layers * s.num_directions; ++i) {
@@ -136,7 +132,7 @@ void test_gru(const GruSizes& s, const KernelTable* kernels) {
   }
 }
 
-void test_head(const KernelTable* kernels) {
+void check_layers(const KernelTable* kernels) {
   const std::size_t K = 40, O = 100;
   const std::vector<float> weight(O * K, 0.01f);
   const PackedLinear layer = pack_linear(weight.data(), nullptr, O, K, kernels);
@@ -165,26 +161,24 @@ void test_head(const KernelTable* kernels) {
 
 }  // namespace
 
-int main() {
-  {
-    const std::size_t before = allocations;
-    const std::vector<int> vector(100);
-    const Buffer buffer(vector.size());
-    if (allocations - before < 2) {
-      std::printf("FAILED: allocations are not seen\n");
-      return 1;
-    }
-  }
-  for (const IsaLevel& level : isa_levels()) {
-    if (!level.supported) continue;
-    test_head(choose_kernels(level.name));
+// If this one fails, the others say nothing.
+TEST(allocations_are_seen) {
+  const std::size_t before = allocations;
+  const std::vector<int> vector(100);
+  const Buffer buffer(vector.size());
+  check(allocations - before >= 2, "allocations are not seen");
+}
+
+TEST(layers_around_a_gru) {
+  for (const KernelTable* kernels : runnable()) check_layers(kernels);
+}
+
+TEST(grus_streams_and_pools) {
+  for (const KernelTable* kernels : runnable())
     for (const bool reset_after : {true, false})
       for (const std::size_t directions : {1, 2})
         for (const std::size_t layers : {1, 3})
-          test_gru({24, 40, layers, directions, true, reset_after, Activation::tanh,
-                    RecurrentActivation::sigmoid},
-                   choose_kernels(level.name));
-  }
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 && passed > 0 ? 0 : 1;
+          check_gru({24, 40, layers, directions, true, reset_after, Activation::tanh,
+                     RecurrentActivation::sigmoid},
+                    kernels);
 }

@@ -6,40 +6,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
-#include <random>
 #include <string>
 #include <vector>
 
-#include "kernels/dispatch.hpp"
+#include "support.hpp"
 
 using namespace fastgru;
 
 namespace {
-
-int passed = 0, failed = 0;
-
-void check(bool ok, const std::string& what) {
-  ok ? ++passed : ++failed;
-  if (!ok) std::printf("FAILED: %s\n", what.c_str());
-}
-
-using Floats = std::vector<float>;
-
-std::mt19937 generator(20240917);
-
-Floats random_floats(std::size_t n, float scale) {
-  std::uniform_real_distribution<float> uniform(-scale, scale);
-  Floats values(n);
-  for (float& v : values) v = uniform(generator);
-  values.shrink_to_fit();
-  return values;
-}
-
-bool same_bits(const Floats& a, const Floats& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 // The absolute half of promise 1, relative to max(1, |exact|).
 constexpr double kTolerance = 5e-7;
@@ -73,7 +48,7 @@ void check_isas(const std::vector<double>& exact, const std::string& what, Resul
   }
 }
 
-void test_linear(std::size_t O, std::size_t K, std::size_t rows, bool has_bias) {
+void check_linear(std::size_t O, std::size_t K, std::size_t rows, bool has_bias) {
   const float scale = 1 / std::sqrt(static_cast<float>(K));
   const Floats weight = random_floats(O * K, scale), bias = random_floats(O, scale);
   const Floats x = random_floats(rows * K, 1.0f);
@@ -106,7 +81,7 @@ void test_linear(std::size_t O, std::size_t K, std::size_t rows, bool has_bias) 
       kSumTolerance);
 }
 
-void test_softmax(std::size_t n, std::size_t rows) {
+void check_softmax(std::size_t n, std::size_t rows) {
   const Floats x = random_floats(rows * n, 8.0f);
   std::vector<double> exact(rows * n), log_exact(rows * n);
   for (std::size_t r = 0; r < rows; ++r) {
@@ -131,7 +106,7 @@ void test_softmax(std::size_t n, std::size_t rows) {
 }
 
 // What a row of the largest and smallest numbers gives, in every lane.
-void test_special_rows(std::size_t n) {
+void check_special_rows(std::size_t n) {
   for (const IsaLevel& level : isa_levels()) {
     if (!level.supported) continue;
     const KernelTable& kernels = *choose_kernels(level.name);
@@ -153,7 +128,7 @@ void test_special_rows(std::size_t n) {
   }
 }
 
-void test_layer_norm(std::size_t n, std::size_t rows, bool affine) {
+void check_layer_norm(std::size_t n, std::size_t rows, bool affine) {
   const Floats weight = random_floats(n, 1.0f), bias = random_floats(n, 1.0f);
   const Floats x = random_floats(rows * n, 3.0f);
   std::vector<double> exact(rows * n);
@@ -173,7 +148,7 @@ void test_layer_norm(std::size_t n, std::size_t rows, bool affine) {
   check(close(y, exact), "layer_norm n=" + std::to_string(n));
 }
 
-void test_activate(std::size_t n) {
+void check_activate(std::size_t n) {
   const Floats x = random_floats(n, 8.0f);
   std::vector<double> exact(n);
   for (std::size_t i = 0; i < n; ++i) exact[i] = std::tanh(static_cast<double>(x[i]));
@@ -184,7 +159,7 @@ void test_activate(std::size_t n) {
   });
 }
 
-void test_over_time(std::size_t width, bool ragged) {
+void check_over_time(std::size_t width, bool ragged) {
   const std::size_t T = 5, B = 3;
   const Floats x = random_floats(T * B * width, 2.0f);
   const std::vector<std::int64_t> lengths{5, 1, 3};
@@ -219,7 +194,7 @@ void test_over_time(std::size_t width, bool ragged) {
   check(close(y, last), "last_of_time" + size);
 }
 
-void test_indices(std::size_t entries, std::size_t width) {
+void check_indices(std::size_t entries, std::size_t width) {
   const Floats table = random_floats(entries * width, 1.0f);
   const std::vector<std::int64_t> indices{static_cast<std::int64_t>(entries) - 1, 0};
   Floats y(2 * width);
@@ -243,19 +218,38 @@ void test_indices(std::size_t entries, std::size_t width) {
 
 }  // namespace
 
-int main() {
+TEST(linear) {
+  for (const std::size_t O : kSizes)
+    for (const std::size_t K : {1, 17, 600})  // 600: more than two blocks
+      for (const std::size_t rows : {1, 3, 8, 65, 130}) check_linear(O, K, rows, rows % 2 == 1);
+}
+
+TEST(softmax) {
+  for (const std::size_t n : kSizes) check_softmax(n, 3);
+  check_softmax(50000, 1);
+}
+
+TEST(softmax_of_special_rows) {
+  for (const std::size_t n : kSizes) check_special_rows(n);
+}
+
+TEST(layer_norm) {
+  for (const std::size_t n : kSizes)
+    for (const bool affine : {true, false}) check_layer_norm(n, 3, affine);
+}
+
+TEST(activations) {
+  for (const std::size_t n : kSizes) check_activate(n);
+}
+
+TEST(over_time) {
+  for (const std::size_t n : kSizes)
+    for (const bool ragged : {true, false}) check_over_time(n, ragged);
+}
+
+TEST(indices) {
   for (const std::size_t n : kSizes) {
-    for (const std::size_t K : {1, 17, 600})  // 600: more than two chains
-      for (const std::size_t rows : {1, 3, 8, 65, 130}) test_linear(n, K, rows, rows % 2 == 1);
-    test_softmax(n, 3);
-    test_special_rows(n);
-    for (const bool affine : {true, false}) test_layer_norm(n, 3, affine);
-    test_activate(n);
-    for (const bool ragged : {true, false}) test_over_time(n, ragged);
-    test_indices(n, 7);
-    test_indices(3, n);
+    check_indices(n, 7);
+    check_indices(3, n);
   }
-  test_softmax(50000, 1);
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 && passed > 0 ? 0 : 1;
 }
