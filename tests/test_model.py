@@ -362,29 +362,6 @@ def test_a_refused_step_changes_nothing() -> None:
     assert not features.state[0].any()
 
 
-def test_a_step_that_fails_half_way_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupt or a lack of memory behind a GRU puts its state back."""
-
-    class Failing:
-        def run(self, x: Array) -> Array:
-            raise KeyboardInterrupt
-
-    model = character_model()
-    stream = model.stream()
-    stream.step(3)
-    before = stream.state
-    softmax: Any = model[-1]
-    whole = softmax._core
-    softmax._core = Failing()
-    with pytest.raises(KeyboardInterrupt):
-        stream.step(4)
-    with pytest.raises(KeyboardInterrupt):
-        stream.run([4, 5])
-    softmax._core = whole
-    assert all(same_bits(*pair) for pair in zip(stream.state, before, strict=True))
-    assert same_bits(stream.step(4), model([3, 4])[1])
-
-
 def test_one_caller_at_a_time() -> None:
     """A second call on a stream while one runs raises, and the first one is right."""
     model, x = character_model(num_threads=1), indices(20_000, 1)

@@ -15,7 +15,9 @@ constexpr std::size_t kLinearSumBlock = 32;
 
 // Products are made for so many panels at once that they are still in cache when they are copied to
 // the rows of the result.
-constexpr std::size_t kProductFloats = std::size_t{16} << 10;
+constexpr std::size_t kProductFloats = kLinearScratch;
+static_assert(kLinearRows * PackedLinear::kPanelOutputs <= kProductFloats,
+              "a panel's products of kLinearRows rows must fit");
 
 std::size_t panels_at_once(const PackedLinear& layer, std::size_t rows) {
   return std::clamp<std::size_t>(kProductFloats / (rows * PackedLinear::kPanelOutputs), 1,
@@ -81,11 +83,6 @@ void exponentials(const KernelTable& kernels, const float* x, float maximum, flo
 }
 
 }  // namespace
-
-std::size_t linear_scratch(const PackedLinear& layer, std::size_t rows) {
-  const std::size_t at_once = std::min(rows, kLinearRows);
-  return checked_product(at_once * PackedLinear::kPanelOutputs, panels_at_once(layer, at_once));
-}
 
 void linear_rows(const PackedLinear& layer, const float* const* x, const RowTargets& y,
                  std::size_t begin, std::size_t end, std::size_t first_panel, std::size_t end_panel,

@@ -12,8 +12,8 @@ namespace fastgru {
 // Rows whose products are made at once: several tiles, so that each panel of weights is read once
 // for many rows.
 constexpr std::size_t kLinearRows = 64;
-// Floats of scratch that linear_rows() needs for `rows` rows at once.
-std::size_t linear_scratch(const PackedLinear& layer, std::size_t rows);
+// Floats of scratch that linear_rows() needs.
+constexpr std::size_t kLinearScratch = std::size_t{16} << 10;
 
 // Where the results of some rows go: row i of the step s is at rows[i] + s * step.
 struct RowTargets {
@@ -28,7 +28,7 @@ struct RowTargets {
 };
 
 // y = x weight^T + bias for the rows [begin, end) and the outputs of the panels [first_panel,
-// end_panel). x: pointers to [K]; scratch: linear_scratch(). y is never x.
+// end_panel). x: pointers to [K]; scratch: [kLinearScratch]. y is never x.
 void linear_rows(const PackedLinear& layer, const float* const* x, const RowTargets& y,
                  std::size_t begin, std::size_t end, std::size_t first_panel, std::size_t end_panel,
                  float* scratch);

@@ -58,7 +58,8 @@ class RowBlock {
         flip(network_.nodes[section.begin], in, out);
       else
         run_section(section, in, out);
-      if (s + 1 < network_.sections.size()) wait_for_team();  // it reads what all have written
+      // The next section reads what all have written, the next rows are written over these.
+      wait_for_team();
     }
     if (space_.has_padding && !network_.gives_rows) fill_padding();
   }

@@ -33,8 +33,7 @@ Needs needs_of(const PackedNetwork& network, const Call& call, const NetworkPlan
     const Node& node = network.nodes[i];
     needs.widest = std::max(needs.widest, node.outputs);
     if (node.kind == Node::Kind::mean) needs.sums = true;
-    if (node.linear)
-      needs.products = std::max(needs.products, linear_scratch(*node.linear, kLinearRows));
+    if (node.linear) needs.products = kLinearScratch;
     if (!node.is_gru()) continue;
     const Plan& own = plan.grus[node.gru_index];
     const GruSizes& sizes = node.gru->sizes;
