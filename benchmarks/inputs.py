@@ -155,17 +155,18 @@ def _run_gru(
 def _run_rows(kind: models.Kind, state: Mapping[str, Array32], x: Array64) -> Array64:
     """A layer that treats each row by itself; x (..., features)."""
     if kind == "linear":
-        return x @ state["weight"].astype(np.float64).T + state["bias"]
+        product: Array64 = x @ state["weight"].astype(np.float64).T
+        return product + state["bias"]
     if kind == "layer_norm":
         centred = x - x.mean(-1, keepdims=True)
-        spread = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)  # torch's eps
+        spread: Array64 = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)  # torch's eps
         return centred / spread * state["weight"] + state["bias"]
     if kind == "relu":
         return np.maximum(x, 0)
     if kind == "sigmoid":
         return _sigmoid(x)
     shifted = x - x.max(-1, keepdims=True)
-    total = np.exp(shifted).sum(-1, keepdims=True)
+    total: Array64 = np.exp(shifted).sum(-1, keepdims=True)
     return np.exp(shifted) / total if kind == "softmax" else shifted - np.log(total)
 
 

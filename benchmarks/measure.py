@@ -157,13 +157,20 @@ def measure(
     return samples
 
 
+def quartiles(values: list[float]) -> dict[str, float]:
+    points = {"median": 0.5, "p25": 0.25, "p75": 0.75}
+    return {name: rounded(quantile(values, q)) for name, q in points.items()}
+
+
 def ratios(peer: Samples, baseline: Samples) -> dict[str, float]:
     """How many times as long as the baseline the peer takes.
 
     The median over rounds of the ratio of the two turns' medians, with its quartiles.
     """
-    rounds = [a / b for a, b in zip(peer.turns, baseline.turns, strict=True)]
-    return {
-        name: rounded(quantile(rounds, q))
-        for name, q in (("median", 0.5), ("p25", 0.25), ("p75", 0.75))
-    }
+    return quartiles([a / b for a, b in zip(peer.turns, baseline.turns, strict=True)])
+
+
+def beyond_us(whole: Samples, parts: list[Samples]) -> dict[str, float]:
+    """Microseconds that the whole takes beyond its parts, of the rounds' differences."""
+    rounds = zip(whole.turns, *(part.turns for part in parts), strict=True)
+    return quartiles([(turn - sum(others)) * 1e-3 for turn, *others in rounds])

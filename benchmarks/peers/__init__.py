@@ -22,10 +22,12 @@ OURS = "fastgru"
 OWN = {"float32": OURS, "bfloat16": "fastgru_bf16", "int8": "fastgru_int8"}
 """Our own peer of each precision: what peers of that precision are compared with."""
 
-REDUCED = {precision: name for precision, name in OWN.items() if name != OURS}
-
 BEFORE = {precision: f"{name}_before" for precision, name in OWN.items()}
 """The same of another build of fastgru, that of `--against`: what ours was before a change."""
+
+OF_FASTGRU = (*OWN.values(), *BEFORE.values())
+
+REDUCED = {precision: name for precision, name in OWN.items() if name != OURS}
 
 MODULES = {
     OURS: "fastgru_peer",  # first: an OpenMP runtime takes its settings from who loads it first
@@ -46,7 +48,7 @@ BY_HAND = ("rtneural", *BEFORE.values())
 AGAINST = "FASTGRU_AGAINST"
 """The environment variable with the Python that has the other build: `--against` sets it."""
 
-WHOLE_MODELS = (*OWN.values(), *BEFORE.values(), "torch", "onnxruntime")
+WHOLE_MODELS = (*OF_FASTGRU, "torch", "onnxruntime")
 """Those that run whole models; the others are left out of such cases."""
 
 FROM_CPP = ("onednn", "rtneural")

@@ -156,13 +156,12 @@ class Peer:
 
     def _whole_step(self, session: Any, case: Case, inputs: Inputs, setting: str) -> Runner:
         """The states of each GRU go back and forth between two arrays, as in `_live`."""
-        y = np.empty((case.B, case.O), np.float32)
-        x = inputs.x.reshape(session.get_inputs()[0].shape)
+        y = np.empty(session.get_outputs()[0].shape, np.float32)  # [1, B, O]
         shapes = [(gru.depth, case.B, gru.outputs) for gru in models.grus(case)]
         states = [[np.zeros(shape, np.float32) for shape in shapes] for _ in range(2)]
         turns = []  # (binding, the states it writes); the first one runs next
         for i in range(2):
-            into = {"x": x} | {f"h_0.{k}": state for k, state in enumerate(states[i])}
+            into = {"x": inputs.x} | {f"h_0.{k}": state for k, state in enumerate(states[i])}
             out = {"y": y} | {f"h_n.{k}": state for k, state in enumerate(states[1 - i])}
             turns.append((self._binding(session, into, out), states[1 - i]))
 
@@ -175,6 +174,6 @@ class Peer:
                 state[:] = 0
             for _ in range(CHECK_STEPS):
                 run()
-            return y.copy(), np.concatenate(turns[-1][1])
+            return y.reshape(case.B, case.O).copy(), np.concatenate(turns[-1][1])
 
         return Runner(setting, run, answer)

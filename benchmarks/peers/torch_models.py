@@ -125,7 +125,7 @@ def to_onnx(case: Case, inputs: Inputs) -> bytes:
     The exporter that needs no onnxscript: it writes a GRU as one node with constant weights, the
     newer one slices and joins them in the graph.
     """
-    written = io.BytesIO()
+    written: Any = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # it announces the newer one
         # Made here, since what was made in inference mode cannot be traced.
@@ -140,4 +140,5 @@ def to_onnx(case: Case, inputs: Inputs) -> bytes:
             input_names=["x", *(f"h_0.{k}" for k in range(len(states)))],
             output_names=["y", *(f"h_n.{k}" for k in range(len(states)))],
         )
-    return written.getvalue()
+    model: bytes = written.getvalue()
+    return model

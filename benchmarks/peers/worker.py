@@ -1,8 +1,8 @@
 """The other end of elsewhere.py: builds, answers and times what it is told to, one peer's cases.
 
 Run as `python -m benchmarks.peers.worker` in the checkout, by a Python that may have another build
-of fastgru than the checkout's. Requests come in on stdin and answers go out on stdout, both pickled;
-it ends where its input does.
+of fastgru than the checkout's. Requests come in on stdin and answers go out on stdout, both
+pickled; it ends where its input does.
 """
 
 from __future__ import annotations
