@@ -155,14 +155,16 @@ def _run_gru(
 def _run_rows(kind: models.Kind, state: Mapping[str, Array32], x: Array64) -> Array64:
     """A layer that treats each row by itself; x (..., features)."""
     if kind == "linear":
-        product: Array64 = x @ state["weight"].astype(np.float64).T
-        return product + state["bias"]
+        product: Array64 = x @ state["weight"].astype(np.float64).T + state["bias"]
+        return product
     if kind == "layer_norm":
         centred = x - x.mean(-1, keepdims=True)
-        spread: Array64 = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)  # torch's eps
-        return centred / spread * state["weight"] + state["bias"]
+        spread = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)  # torch's eps
+        scaled: Array64 = centred / spread * state["weight"] + state["bias"]
+        return scaled
     if kind == "relu":
-        return np.maximum(x, 0)
+        positive: Array64 = np.maximum(x, 0)
+        return positive
     if kind == "sigmoid":
         return _sigmoid(x)
     shifted = x - x.max(-1, keepdims=True)

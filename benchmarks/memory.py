@@ -1,4 +1,4 @@
-"""`python -m benchmarks memory`: what a call of Last(GRU) allocates, beside the states it needs not.
+"""`python -m benchmarks memory`: what a call of Last(GRU) allocates.
 
 Only the last step of each row comes back, so no array of all states (T, B, H) has to be made. A
 bare GRU, whose answer is that array, is measured as well: where it shows none, the method is blind.

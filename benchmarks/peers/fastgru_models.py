@@ -38,12 +38,17 @@ def layer(fastgru: Any, case: Case, kind: models.Kind, state: Mapping[str, Array
     return getattr(fastgru, names[kind])(*state.values())
 
 
-def build(fastgru: Any, case: Case, inputs: Inputs, precision: str) -> list[Runner]:
-    fastgru.set_num_threads(case.threads)  # of layers that have no number of their own
-    model = fastgru.Model(
+def network(fastgru: Any, case: Case, inputs: Inputs) -> Any:
+    """The fastgru.Model of a case."""
+    return fastgru.Model(
         layer(fastgru, case, described.kind, inputs.of_layer(index))
         for index, described in enumerate(models.layers(case))
     )
+
+
+def build(fastgru: Any, case: Case, inputs: Inputs, precision: str) -> list[Runner]:
+    fastgru.set_num_threads(case.threads)  # of layers that have no number of their own
+    model = network(fastgru, case, inputs)
     if precision != "float32":
         model = model.to(precision)
     model.num_threads = case.threads
