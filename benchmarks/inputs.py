@@ -163,13 +163,16 @@ def _run_rows(kind: models.Kind, state: Mapping[str, Array32], x: Array64) -> Ar
         scaled: Array64 = centred / spread * state["weight"] + state["bias"]
         return scaled
     if kind == "relu":
-        positive: Array64 = np.maximum(x, 0)
-        return positive
+        return np.maximum(x, 0)
     if kind == "sigmoid":
         return _sigmoid(x)
     shifted = x - x.max(-1, keepdims=True)
     total: Array64 = np.exp(shifted).sum(-1, keepdims=True)
-    return np.exp(shifted) / total if kind == "softmax" else shifted - np.log(total)
+    if kind == "softmax":
+        shares: Array64 = np.exp(shifted) / total
+        return shares
+    logarithms: Array64 = shifted - np.log(total)
+    return logarithms
 
 
 def _run_model(case: Case, inputs: Inputs, x: NDArray[Any]) -> tuple[Array64, list[Array64]]:

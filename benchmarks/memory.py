@@ -50,6 +50,11 @@ def measure_once(options: argparse.Namespace) -> dict[str, int]:
     return {"peak": most - before, "kept": kept - before, "numpy": arrays}
 
 
+def makes(found: dict[str, int], array: int) -> bool:
+    """Whether an array of so many bytes can have been there during the call."""
+    return max(found["peak"], found["numpy"]) >= array
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks memory", description=__doc__)
     parser.add_argument("--steps", type=int, default=2000, help="T, default %(default)s")
@@ -82,6 +87,6 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{parser.prog}: {error}", file=sys.stderr)
                 return 2
             figures = [f"{found[key] / 1e6:.2f}" for key in ("peak", "kept", "numpy")]
-            made = "made" if max(found["peak"], found["numpy"]) >= array else "not made"
+            made = "made" if makes(found, array) else "not made"
             print(f"| {network} | {name} | {' | '.join(figures)} | {made} |")
     return 0

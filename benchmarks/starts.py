@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import sys
 import tempfile
@@ -52,7 +53,7 @@ def measure_once(file: Path, threads: int) -> dict[str, float]:
     network(x)
     first = clock() - start
     steady = measure.quantile(measure.time_calls(lambda: network(x), STEADY_CALLS), 0.5)
-    found = [b - a for a, b in zip(times, times[1:], strict=False)] + [first, steady]
+    found = [*(b - a for a, b in itertools.pairwise(times)), first, steady]
     return {phase: ns * 1e-3 for phase, ns in zip(PHASES, found, strict=True)}
 
 

@@ -7,6 +7,7 @@ nothing of the way there and back is in a time. The weights and inputs come from
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -59,7 +60,8 @@ class Process:
 def _end(process: subprocess.Popen[bytes]) -> None:
     for stream in (process.stdin, process.stdout):
         if stream:
-            stream.close()
+            with contextlib.suppress(BrokenPipeError):  # what it died before reading
+                stream.close()
     process.wait()  # it ends where its input does
 
 
