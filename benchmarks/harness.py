@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks import limit, measure
+from benchmarks import limit, measure, models
 from benchmarks.cases import Case
 from benchmarks.inputs import Answer, Inputs, largest_difference, make_inputs, right_answer
 from benchmarks.peers import OURS, OWN, REDUCED, WHOLE_MODELS, Peer, Runner, load
@@ -86,7 +86,11 @@ def add_limit(row: CaseResult, probe: dict[str, Any] | None) -> None:
 
 
 def add_parts(
-    result: PeerResult, name: str, runner: Runner, samples: Mapping[str, measure.Samples]
+    result: PeerResult,
+    name: str,
+    case: Case,
+    runner: Runner,
+    samples: Mapping[str, measure.Samples],
 ) -> None:
     """Times of the parts, the whole over each of them, and beyond those that it consists of."""
     whole, parts = samples[name], {part: samples[f"{name}/{part}"] for part in runner.parts}
@@ -94,7 +98,12 @@ def add_parts(
         us = measure.rounded(measure.quantile(got.calls, 0.5) * 1e-3)
         result.parts[part] = {"us": us, **measure.ratios(whole, got)}
     if {"gru", "linear"} <= parts.keys():
-        result.beyond_us = measure.beyond_us(whole, [parts["gru"], parts["linear"]])
+        layers = [(1.0, parts["gru"]), (1.0, parts["linear"])]
+        result.beyond_us = measure.beyond_us(whole, layers)
+        # A whole step is one call from Python; each layer by itself has one in its time.
+        calls = len(models.working(case)) - 1
+        layers += [(1.0, parts["other"]), (-float(calls), parts["empty"])]
+        result.overhead_us = measure.beyond_us(whole, layers)
 
 
 def run_case(
@@ -135,6 +144,6 @@ def run_case(
         own = REDUCED.get(result.precision or "")
         if own in samples and name != own:
             result.own_ratio = measure.ratios(got, samples[own])
-        add_parts(result, name, runner, samples)
+        add_parts(result, name, case, runner, samples)
     add_limit(row, probe)
     return row

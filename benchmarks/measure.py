@@ -170,7 +170,12 @@ def ratios(peer: Samples, baseline: Samples) -> dict[str, float]:
     return quartiles([a / b for a, b in zip(peer.turns, baseline.turns, strict=True)])
 
 
-def beyond_us(whole: Samples, parts: list[Samples]) -> dict[str, float]:
-    """Microseconds that the whole takes beyond its parts, of the rounds' differences."""
-    rounds = zip(whole.turns, *(part.turns for part in parts), strict=True)
-    return quartiles([(turn - sum(others)) * 1e-3 for turn, *others in rounds])
+def beyond_us(whole: Samples, parts: list[tuple[float, Samples]]) -> dict[str, float]:
+    """Microseconds that the whole takes beyond its parts, so many times each, round by round."""
+    rounds = zip(whole.turns, *(part.turns for _, part in parts), strict=True)
+    counts = [count for count, _ in parts]
+    differences = [
+        (turn - sum(n * ns for n, ns in zip(counts, others, strict=True))) * 1e-3
+        for turn, *others in rounds
+    ]
+    return quartiles(differences)

@@ -1,14 +1,14 @@
 """What a results file says of whole models, beside what summary.py says of bare GRUs.
 
 Ratios to the best peer and lost cells, model by model; what a stream's step takes beyond its GRUs'
-steps and its linear layers; what a pool's step takes beside a plain batch of as many rows.
+steps and its other layers' work; what a pool's step takes beside a plain batch of as many rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from benchmarks import models
+from benchmarks.measure import quantile
 from benchmarks.peers import BEFORE, OURS
 from benchmarks.results import CaseResult, PeerResult, Results
 from benchmarks.summary import (
@@ -22,7 +22,7 @@ from benchmarks.summary import (
 )
 
 BEYOND_US = 1.0
-"""Allowed to a step of a whole model beyond its GRUs' steps and its linear layers' arithmetic."""
+"""Allowed to a step of a whole model beyond its GRUs' steps and its other layers' work."""
 
 POOL = 1.1
 """Allowed to a step of a pool, over the step of a plain batch of as many rows."""
@@ -39,7 +39,7 @@ def lines(results: Results) -> list[str]:
     compared = Results(results.run, [row for row in rows if row.case.mode != "pool"])
     found = [*headline(compared), *peer_lines(compared), *_model_lines(compared.cases)]
     found += before_lines(Results(results.run, rows))
-    return [f"Whole models. {line}" for line in found] + [*_beyond_lines(rows), *_pool_lines(rows)]
+    return [f"Whole models. {line}" for line in found] + [*_step_lines(rows), *_pool_lines(rows)]
 
 
 def _model_lines(rows: list[CaseResult]) -> list[str]:
@@ -54,15 +54,6 @@ def _model_lines(rows: list[CaseResult]) -> list[str]:
     return [f"Best peer, {name}: {against(found)}" for name, found in groups.items()]
 
 
-def strictly_beyond(row: CaseResult, peer: PeerResult) -> float:
-    """The same, if a call from Python were paid once only.
-
-    Each part that was timed by itself has a call of its own in its time, a whole step only one.
-    """
-    calls = len(models.grus(row.case)) + len(models.linears(row.case))
-    return peer.beyond_us["median"] + (calls - 1) * peer.parts["empty"]["us"]
-
-
 def _peers(row: CaseResult) -> Iterable[tuple[str, PeerResult]]:
     """Ours and that of the build before, where timed."""
     for name in (OURS, BEFORE["float32"]):
@@ -70,28 +61,31 @@ def _peers(row: CaseResult) -> Iterable[tuple[str, PeerResult]]:
             yield ("" if name == OURS else "before ", row.peers[name])
 
 
-def _beyond_lines(rows: list[CaseResult]) -> list[str]:
-    """A line a step: the whole, its parts, and what is left."""
-    found, over = [], {"": [0, 0], "before ": [0, 0]}
+def _step_lines(rows: list[CaseResult]) -> list[str]:
+    """A line a step: the whole, its parts, and what is left of it, counted in both ways."""
+    found: list[str] = []
+    costs: dict[str, list[float]] = {"": [], "before ": []}
     for row in rows:
         texts = []
         for build, peer in _peers(row):
-            if not peer.beyond_us:
+            if not peer.overhead_us:
                 continue
-            beyond = peer.beyond_us["median"]
-            over[build][0] += beyond > BEYOND_US
-            over[build][1] += 1
-            gru, linear = (peer.parts[part]["us"] for part in ("gru", "linear"))
+            overhead = peer.overhead_us["median"]
+            costs[build].append(overhead)
+            gru, linear, other = (peer.parts[part]["us"] for part in ("gru", "linear", "other"))
             texts.append(
-                f"{build}{peer.us['median']:.2f} us = GRU {gru:.2f} + linear {linear:.2f} + "
-                f"{beyond:.2f} ({strictly_beyond(row, peer):.2f} with one call's cost in all)"
+                f"{build}{peer.us['median']:.2f} us: GRU {gru:.2f}, linear {linear:.2f}, other "
+                f"layers {other:.2f}; {peer.beyond_us['median']:.2f} beyond GRU and linear, "
+                f"{overhead:.2f} beyond all layers' work"
             )
         if texts:
             found.append(f"{row.case.name}: {'; '.join(texts)}")
     total = [
-        f"Steps over {BEYOND_US:g} us beyond GRU and linear layers: {build}{count} of {of}"
-        for build, (count, of) in over.items()
-        if of
+        f"Model's step beyond its GRU's and its other layers' work, {build}over {BEYOND_US:g} us: "
+        f"{sum(cost > BEYOND_US for cost in found_costs)} of {len(found_costs)}, median "
+        f"{quantile(found_costs, 0.5):.2f}, most {max(found_costs):.2f}"
+        for build, found_costs in costs.items()
+        if found_costs
     ]
     return total + found
 

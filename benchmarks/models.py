@@ -84,5 +84,6 @@ def grus(case: Case) -> list[Layer]:
     return [layer for layer in layers(case) if layer.kind == "gru"]
 
 
-def linears(case: Case) -> list[Layer]:
-    return [layer for layer in layers(case) if layer.kind == "linear"]
+def working(case: Case) -> list[Layer]:
+    """Layers that have something to do in a step: every step is a sequence's last one so far."""
+    return [layer for layer in layers(case) if layer.kind != "last"]

@@ -1,7 +1,7 @@
 """Whole models in fastgru: as users get them from `from_torch`, called, streamed and pooled.
 
-With a step come its parts, each by itself on the same rows: what a whole step costs beyond its GRUs
-and its linear layers is the difference. With a pool's step comes the step of a plain batch.
+With a step come its parts, each by itself on the same rows: what a whole step costs beyond its
+layers is the difference. With a pool's step comes the step of a plain batch.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ def _step(fastgru: Any, model: Any, isa: str, case: Case, inputs: Inputs) -> Run
 def _parts(
     fastgru: Any, model: Any, case: Case, x_t: Any, right: Array32
 ) -> dict[str, Callable[[], object]]:
-    """The GRUs' steps, the linear layers' calls, and the call of a linear layer with one weight.
+    """The GRUs' steps, the other layers' calls, and the call of a linear layer with one weight.
 
     The rows are those of the model's own step number CHECK_STEPS, whose answer they have to give.
     """
     live = [la.stream(case.B) if isinstance(la, fastgru.GRU) else None for la in model.layers]
-    steps, rows = [], []
+    steps, linear, other = [], [], []
     for number in range(CHECK_STEPS):
         y = x_t
         for part, stream in zip(model.layers, live, strict=True):
@@ -109,16 +109,19 @@ def _parts(
             if number < CHECK_STEPS - 1:
                 continue
             if stream:
-                steps.append((stream, row))
+                steps.append(_bound(stream.step, row))
             elif isinstance(part, fastgru.Linear):
-                rows.append((part, row))
+                linear.append(_bound(part, row))
+            else:
+                other.append(_bound(part, row))
     if not np.array_equal(y.reshape(case.B, case.O), right):
         raise RuntimeError("the layers one by one give something else than the model")
     one = fastgru.Linear(np.ones((1, 1), np.float32))
     single = np.ones((1,), np.float32)
     return {
-        "gru": _all([_bound(stream.step, row) for stream, row in steps]),
-        "linear": _all([_bound(part, row) for part, row in rows]),
+        "gru": _all(steps),
+        "linear": _all(linear),
+        "other": _all(other),
         "empty": lambda: one(single),
     }
 
@@ -128,12 +131,14 @@ def _bound(function: Callable[[Any], object], row: Any) -> Callable[[], object]:
 
 
 def _all(calls: list[Callable[[], object]]) -> Callable[[], object]:
+    """One after the other, without a loop, which would be in the time."""
     if len(calls) == 1:
         return calls[0]
-    if len(calls) == 2:  # without a loop, which would be in the time
-        first, second = calls
+    first, second, *rest = calls
+    if not rest:
         return lambda: (first(), second())
-    raise ValueError(f"expected one or two layers of a kind, got {len(calls)}")
+    (third,) = rest
+    return lambda: (first(), second(), third())
 
 
 def _pool(fastgru: Any, model: Any, isa: str, case: Case, inputs: Inputs) -> Runner:
