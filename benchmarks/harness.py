@@ -98,12 +98,12 @@ def add_parts(
         us = measure.rounded(measure.quantile(got.calls, 0.5) * 1e-3)
         result.parts[part] = {"us": us, **measure.ratios(whole, got)}
     if {"gru", "linear"} <= parts.keys():
-        layers = [(1.0, parts["gru"]), (1.0, parts["linear"])]
-        result.beyond_us = measure.beyond_us(whole, layers)
+        result.beyond_us = measure.beyond_us(whole, [(1.0, parts["gru"]), (1.0, parts["linear"])])
         # A whole step is one call from Python; each layer by itself has one in its time.
-        calls = len(models.working(case)) - 1
-        layers += [(1.0, parts["other"]), (-float(calls), parts["empty"])]
-        result.overhead_us = measure.beyond_us(whole, layers)
+        layers = len(models.working(case))
+        back = -(layers - 1) / layers
+        costs = [(1.0, parts["layers"]), (back, parts["calls"])]
+        result.overhead_us = measure.beyond_us(whole, costs)
 
 
 def run_case(

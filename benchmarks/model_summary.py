@@ -72,10 +72,10 @@ def _step_lines(rows: list[CaseResult]) -> list[str]:
                 continue
             overhead = peer.overhead_us["median"]
             costs[build].append(overhead)
-            gru, linear, other = (peer.parts[part]["us"] for part in ("gru", "linear", "other"))
+            gru, linear, layers = (peer.parts[p]["us"] for p in ("gru", "linear", "layers"))
             texts.append(
-                f"{build}{peer.us['median']:.2f} us: GRU {gru:.2f}, linear {linear:.2f}, other "
-                f"layers {other:.2f}; {peer.beyond_us['median']:.2f} beyond GRU and linear, "
+                f"{build}{peer.us['median']:.2f} us: GRU {gru:.2f}, linear {linear:.2f}, layers "
+                f"one by one {layers:.2f}; {peer.beyond_us['median']:.2f} beyond GRU and linear, "
                 f"{overhead:.2f} beyond all layers' work"
             )
         if texts:

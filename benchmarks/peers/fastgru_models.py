@@ -94,35 +94,30 @@ def _step(fastgru: Any, model: Any, isa: str, case: Case, inputs: Inputs) -> Run
 def _parts(
     fastgru: Any, model: Any, case: Case, x_t: Any, right: Array32
 ) -> dict[str, Callable[[], object]]:
-    """The GRUs' steps, the other layers' calls, and the call of a linear layer with one weight.
+    """GRUs' steps, linear layers, all layers in their order, and as many calls that do nothing.
 
     The rows are those of the model's own step number CHECK_STEPS, whose answer they have to give.
+    What does next to nothing is a linear layer with one weight.
     """
-    live = [la.stream(case.B) if isinstance(la, fastgru.GRU) else None for la in model.layers]
-    steps, linear, other = [], [], []
-    for number in range(CHECK_STEPS):
-        y = x_t
-        for part, stream in zip(model.layers, live, strict=True):
-            if isinstance(part, fastgru.Last):
-                continue
-            row, y = y, stream.step(y) if stream else part(y)
-            if number < CHECK_STEPS - 1:
-                continue
-            if stream:
-                steps.append(_bound(stream.step, row))
-            elif isinstance(part, fastgru.Linear):
-                linear.append(_bound(part, row))
-            else:
-                other.append(_bound(part, row))
+    working = [part for part in model.layers if not isinstance(part, fastgru.Last)]
+    run = [p.stream(case.B).step if isinstance(p, fastgru.GRU) else p for p in working]
+    for _ in range(CHECK_STEPS):
+        y, calls = x_t, []
+        for function in run:
+            calls.append(_bound(function, y))
+            y = function(y)
     if not np.array_equal(y.reshape(case.B, case.O), right):
         raise RuntimeError("the layers one by one give something else than the model")
-    one = fastgru.Linear(np.ones((1, 1), np.float32))
-    single = np.ones((1,), np.float32)
+    one = _bound(fastgru.Linear(np.ones((1, 1), np.float32)), np.ones((1,), np.float32))
+
+    def of(kind: Any) -> Callable[[], object]:
+        return _all([c for c, part in zip(calls, working, strict=True) if isinstance(part, kind)])
+
     return {
-        "gru": _all(steps),
-        "linear": _all(linear),
-        "other": _all(other),
-        "empty": lambda: one(single),
+        "gru": of(fastgru.GRU),
+        "linear": of(fastgru.Linear),
+        "layers": _all(calls),
+        "calls": _all([one] * len(calls)),
     }
 
 
@@ -131,14 +126,14 @@ def _bound(function: Callable[[Any], object], row: Any) -> Callable[[], object]:
 
 
 def _all(calls: list[Callable[[], object]]) -> Callable[[], object]:
-    """One after the other, without a loop, which would be in the time."""
     if len(calls) == 1:
         return calls[0]
-    first, second, *rest = calls
-    if not rest:
-        return lambda: (first(), second())
-    (third,) = rest
-    return lambda: (first(), second(), third())
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
 
 
 def _pool(fastgru: Any, model: Any, isa: str, case: Case, inputs: Inputs) -> Runner:
