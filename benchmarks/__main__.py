@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import compare, errors, full, plots, report, roofline, run, sessions
+from benchmarks import compare, errors, full, memory, plots, report, roofline, run, sessions, starts
 
 COMMANDS = {
     "run": run.main,
@@ -12,6 +12,8 @@ COMMANDS = {
     "probe": roofline.main,
     "compare": compare.main,
     "errors": errors.main,
+    "memory": memory.main,
+    "starts": starts.main,
     "sessions": sessions.main,
     "report": report.main,
     "plot": plots.main,

@@ -11,10 +11,12 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from benchmarks import shapes
+from benchmarks.models import MODELS
 
-Mode = Literal["call", "step", "step_out"]
+Mode = Literal["call", "step", "step_out", "pool"]
 """call: the whole sequence, no initial state, output and final state back. step: one time step of a
-live sequence whose state is carried from call to call. step_out: the same into a caller's array."""
+live sequence whose state is carried from call to call. step_out: the same into a caller's array.
+pool: one step of B sessions out of the 4 * B of a pool."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Case:
     mode: Mode = "call"
     ragged: bool = False
     """Rows of different lengths, T/2 on average, given to the call as `lengths`."""
+    model: str = ""
+    """A name of models.MODELS: a whole model, of which L and D are its GRUs'; "" is a bare GRU."""
+    O: int = 0  # noqa: E741 - the project's letter for the outputs of a model
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -39,6 +44,12 @@ class Case:
             raise ValueError(f"a step has T = 1 and D = 1, got T = {self.T}, D = {self.D}")
         if self.ragged and self.mode != "call":
             raise ValueError("a step has no lengths")
+        if bool(self.model) != bool(self.O) or (self.model and self.model not in MODELS):
+            raise ValueError(f"expected a model of {', '.join(MODELS)} with O, or neither")
+        if self.model and (self.ragged or self.mode == "step_out"):
+            raise ValueError("no lengths and no step_out of whole models in this benchmark")
+        if self.mode == "pool" and not self.model:
+            raise ValueError("pools of bare GRUs are measured by `python -m benchmarks sessions`")
         if not self.name:
             object.__setattr__(self, "name", self._default_name())
 
@@ -46,16 +57,19 @@ class Case:
         """What differs from a plain one-layer I = H case: readable, unique, and kept stable."""
         name = f"T{self.T}-B{self.B}-H{self.H}" if self.mode == "call" else f"B{self.B}-H{self.H}"
         name += f"-I{self.I}" if self.I != self.H else ""
+        name += f"-O{self.O}" if self.O else ""
         name += f"-L{self.L}" if self.L != 1 else ""
         name += f"-D{self.D}" if self.D != 1 else ""
         name += "" if self.reset_after else "-before"
         name += "-ragged" if self.ragged else ""
         name += f"-t{self.threads}" if self.threads != 1 else ""
+        name = f"{self.model}-{name}" if self.model else name
         return name if self.mode == "call" else f"{self.mode}-{name}"
 
     def words(self) -> list[str]:
         """What differs from a plain one-layer I = H case, but for T, B and H."""
-        words = [f"I = {self.I}"] if self.I != self.H else []
+        words = [self.model, f"O = {self.O}"] if self.model else []
+        words += [f"I = {self.I}"] if self.I != self.H else []
         words += [f"{self.L} layers"] if self.L != 1 else []
         words += [f"{self.D} directions"] if self.D != 1 else []
         words += [] if self.reset_after else ["reset before"]
@@ -196,6 +210,30 @@ RAGGED = tuple(
 # Where RTNeural is at home: one input, a run of many steps.
 SMALL = tuple(Case(T=512, B=1, I=1, H=H) for H in (8, 16, 20, 24, 32, 40, 48, 64))
 
+# Whole models: what a GRU is trained in. Sizes as in published networks: features of a speech
+# command or a frame of 257 frequencies, embeddings of characters and of words.
+# fmt: off
+WHOLE: tuple[dict[str, Any], ...] = (
+    {"model": "classifier", "I": 40, "H": 128, "O": 10},
+    {"model": "tagger", "I": 128, "H": 128, "O": 50, "L": 2, "D": 2},
+    {"model": "characters", "I": 64, "H": 256, "O": 69},
+    {"model": "characters", "I": 256, "H": 256, "O": 10_000},
+    {"model": "mask", "I": 257, "H": 256, "O": 257},
+)
+# fmt: on
+
+
+def whole(T: int, batches: Iterable[int], mode: Mode = "call") -> tuple[Case, ...]:
+    """Every model of WHOLE that can run in this mode, with one thread and with two."""
+    return tuple(
+        Case(T=T, B=B, mode=mode, threads=threads, **sizes)
+        for threads in (1, 2)
+        for sizes in WHOLE
+        if mode == "call" or sizes.get("D", 1) == 1
+        for B in batches
+    )
+
+
 SETS: dict[str, tuple[Case, ...]] = {
     # The grid of the README: latency of one call, short and long, alone and in batches.
     "grid": tuple(
@@ -227,6 +265,10 @@ SETS: dict[str, tuple[Case, ...]] = {
     "cliffs": CLIFFS,
     "ragged": RAGGED,
     "small": SMALL,
+    # Whole models: sequences, streams with their states in and out, and steps of a pool.
+    "models": whole(100, (1, 16, 64)),
+    "model_steps": whole(1, (1, 16, 64), "step"),
+    "model_pools": whole(1, (64,), "pool"),
 }
 DEFAULT_SETS = ("grid", "step")
 

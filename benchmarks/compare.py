@@ -17,7 +17,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.peers import OURS, OWN
+from benchmarks.peers import OF_FASTGRU, OURS
 from benchmarks.report import microseconds
 from benchmarks.results import CaseResult, Results, ResultsError, read
 from benchmarks.summary import geometric_mean
@@ -52,7 +52,7 @@ def changes(old: Results, new: Results, subject: str) -> list[Change]:
         if not old_us or not new_us:
             return None
         speeds = []
-        for name in was.peers.keys() & now.peers.keys() - {subject, *OWN.values()}:
+        for name in was.peers.keys() & now.peers.keys() - {subject, *OF_FASTGRU}:
             a, b = was.median(name), now.median(name)
             if a and b and was.peers[name].version == now.peers[name].version:
                 speeds.append(b / a)

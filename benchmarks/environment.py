@@ -151,16 +151,20 @@ def busy_warning() -> str | None:
     return f"the machine is busy (load {now}, {usable_cores()} cores): expect noisy figures"
 
 
-def git_commit() -> str | None:
-    """The checkout's commit, with "+changes" where tracked files differ from it."""
+def git_commit(file: Path = CHECKOUT / "pyproject.toml") -> str | None:
+    """The commit of the checkout with this file, "+changes" where tracked files differ from it.
+
+    None where git does not know the file, for example a copy in an environment inside a checkout.
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(file.parent), *arguments], capture_output=True, text=True, check=True
         )
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", file.name)
         commit = git("rev-parse", "--short=12", "HEAD")
         return commit + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):

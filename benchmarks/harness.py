@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks import limit, measure
+from benchmarks import limit, measure, models
 from benchmarks.cases import Case
 from benchmarks.inputs import Answer, Inputs, largest_difference, make_inputs, right_answer
-from benchmarks.peers import OURS, OWN, REDUCED, Peer, Runner, load
+from benchmarks.peers import OURS, OWN, REDUCED, WHOLE_MODELS, Peer, Runner, load
 from benchmarks.results import CaseResult, PeerResult
 
 TRIAL_SHARE = 0.1
@@ -75,7 +75,7 @@ def add_limit(row: CaseResult, probe: dict[str, Any] | None) -> None:
     """The limit of each precision and instruction set level of ours, and our share of it."""
     for precision, name in OWN.items():
         ours = row.peers.get(name)
-        if probe is None or ours is None or not ours.us:
+        if probe is None or ours is None or not ours.us or row.case.model:
             continue
         found = limit.machine(probe, ours.setting or "", row.case.threads)
         least = found and limit.limit_us(row.case, found, precision)
@@ -83,6 +83,27 @@ def add_limit(row: CaseResult, probe: dict[str, Any] | None) -> None:
             place = row if name == OURS else ours
             place.limit_us = measure.rounded(least)
             place.share = measure.rounded(least / ours.us["median"])
+
+
+def add_parts(
+    result: PeerResult,
+    name: str,
+    case: Case,
+    runner: Runner,
+    samples: Mapping[str, measure.Samples],
+) -> None:
+    """Times of the parts, the whole over each of them, and beyond those that it consists of."""
+    whole, parts = samples[name], {part: samples[f"{name}/{part}"] for part in runner.parts}
+    for part, got in parts.items():
+        us = measure.rounded(measure.quantile(got.calls, 0.5) * 1e-3)
+        result.parts[part] = {"us": us, **measure.ratios(whole, got)}
+    if {"gru", "linear"} <= parts.keys():
+        result.beyond_us = measure.beyond_us(whole, [(1.0, parts["gru"]), (1.0, parts["linear"])])
+        # A whole step is one call from Python; each layer by itself has one in its time.
+        layers = len(models.working(case))
+        back = -(layers - 1) / layers
+        costs = [(1.0, parts["layers"]), (back, parts["calls"])]
+        result.overhead_us = measure.beyond_us(whole, costs)
 
 
 def run_case(
@@ -95,6 +116,8 @@ def run_case(
 ) -> CaseResult:
     inputs = make_inputs(case)
     right = right_answer(case, inputs)
+    if case.model:
+        peers = {name: peer for name, peer in peers.items() if name in WHOLE_MODELS}
     row = CaseResult(case, {name: PeerResult() for name in peers})
     chosen = {}
     for name, peer in peers.items():
@@ -105,7 +128,8 @@ def run_case(
         return row
 
     samples = measure.measure(
-        {name: runner.run for name, runner in chosen.items()},
+        {name: runner.run for name, runner in chosen.items()}
+        | {f"{n}/{part}": run for n, r in chosen.items() for part, run in r.parts.items()},
         threads=case.threads,
         budget_s=budget_s,
         min_rounds=min_rounds,
@@ -120,5 +144,6 @@ def run_case(
         own = REDUCED.get(result.precision or "")
         if own in samples and name != own:
             result.own_ratio = measure.ratios(got, samples[own])
+        add_parts(result, name, case, runner, samples)
     add_limit(row, probe)
     return row

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import gc
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Call = Callable[[], object]
+"""What is timed. A `Remote` one is called and timed where it is, in another process."""
 
 TURN_NS = 4_000_000
 """Timed part of a turn: long beside waking up (tens of us), short beside drifts (seconds)."""
@@ -51,6 +53,21 @@ class Samples:
     turns: list[float] = field(default_factory=list)
 
 
+class Remote(ABC):
+    """Calls of another process, timed there: no message's way to it and back is in the times."""
+
+    @abstractmethod
+    def run_for(self, ns: int) -> None:
+        """As the function of this name."""
+
+    @abstractmethod
+    def time_calls(self, n: int) -> list[int]:
+        """As the function of this name."""
+
+    def __call__(self) -> None:
+        self.time_calls(1)
+
+
 def quantile(values: list[Any], q: float) -> float:
     """Linear interpolation between order statistics, NumPy's default."""
     ordered = sorted(values)
@@ -70,7 +87,10 @@ def rounded(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def _time_calls(run: Call, n: int) -> list[int]:
+def time_calls(run: Call, n: int) -> list[int]:
+    """Nanoseconds of each of n calls."""
+    if isinstance(run, Remote):
+        return run.time_calls(n)
     clock = time.perf_counter_ns
     samples = []
     for _ in range(n):
@@ -80,8 +100,11 @@ def _time_calls(run: Call, n: int) -> list[int]:
     return samples
 
 
-def _run_for(run: Call, ns: int) -> None:
+def run_for(run: Call, ns: int) -> None:
     """Call at least once and until `ns` have passed."""
+    if isinstance(run, Remote):
+        run.run_for(ns)
+        return
     end = time.perf_counter_ns() + ns
     run()
     while time.perf_counter_ns() < end:
@@ -90,7 +113,7 @@ def _run_for(run: Call, ns: int) -> None:
 
 def clock_overhead_us() -> float:
     """What timing adds to every sample; not subtracted, which hides a little of a fast lead."""
-    return rounded(quantile(_time_calls(lambda: None, 20_000), 0.5) * 1e-3)
+    return rounded(quantile(time_calls(lambda: None, 20_000), 0.5) * 1e-3)
 
 
 def measure(
@@ -102,8 +125,8 @@ def measure(
     """
     estimate = {}  # ns of a call, from the latest turn
     for name, run in runs.items():
-        _run_for(run, WARM_UP_NS)
-        estimate[name] = max(1.0, quantile(_time_calls(run, 3), 0.5))
+        run_for(run, WARM_UP_NS)
+        estimate[name] = max(1.0, quantile(time_calls(run, 3), 0.5))
 
     samples = {name: Samples() for name in runs}
     names = list(runs)
@@ -118,11 +141,11 @@ def measure(
                 run, ns = runs[name], estimate[name]
                 if threads > 1:
                     time.sleep(SETTLE_S)
-                    _run_for(run, AWAKE_NS)
+                    run_for(run, AWAKE_NS)
                 elif ns < COLD_NS:
-                    _run_for(run, REWARM_NS)
+                    run_for(run, REWARM_NS)
                 calls = min(MAX_CALLS_PER_TURN, max(1, round(TURN_NS / ns)))
-                turn = _time_calls(run, calls)
+                turn = time_calls(run, calls)
                 samples[name].calls += turn
                 estimate[name] = max(1.0, quantile(turn, 0.5))
                 samples[name].turns.append(estimate[name])
@@ -134,13 +157,25 @@ def measure(
     return samples
 
 
+def quartiles(values: list[float]) -> dict[str, float]:
+    points = {"median": 0.5, "p25": 0.25, "p75": 0.75}
+    return {name: rounded(quantile(values, q)) for name, q in points.items()}
+
+
 def ratios(peer: Samples, baseline: Samples) -> dict[str, float]:
     """How many times as long as the baseline the peer takes.
 
     The median over rounds of the ratio of the two turns' medians, with its quartiles.
     """
-    rounds = [a / b for a, b in zip(peer.turns, baseline.turns, strict=True)]
-    return {
-        name: rounded(quantile(rounds, q))
-        for name, q in (("median", 0.5), ("p25", 0.25), ("p75", 0.75))
-    }
+    return quartiles([a / b for a, b in zip(peer.turns, baseline.turns, strict=True)])
+
+
+def beyond_us(whole: Samples, parts: list[tuple[float, Samples]]) -> dict[str, float]:
+    """Microseconds that the whole takes beyond its parts, so many times each, round by round."""
+    rounds = zip(whole.turns, *(part.turns for _, part in parts), strict=True)
+    counts = [count for count, _ in parts]
+    differences = [
+        (turn - sum(n * ns for n, ns in zip(counts, others, strict=True))) * 1e-3
+        for turn, *others in rounds
+    ]
+    return quartiles(differences)

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.cases import Case
+from benchmarks.model_summary import all_lines
 from benchmarks.peers import OURS, OWN, REDUCED
 from benchmarks.results import CaseResult, Results, ResultsError, read_all
-from benchmarks.summary import LABELS, peers_shown, speed, summary
+from benchmarks.summary import LABELS, peers_shown, speed
 
 
 def microseconds(value: float) -> str:
@@ -25,8 +26,13 @@ def microseconds(value: float) -> str:
 
 def kind(case: Case) -> str:
     """What T, B and H do not say, in words."""
-    words = {"call": [], "step": ["stream.step"], "step_out": ["stream.step, out="]}[case.mode]
-    return ", ".join(words + case.words())
+    words: dict[str, list[str]] = {
+        "call": [],
+        "step": ["stream.step"],
+        "step_out": ["stream.step, out="],
+        "pool": ["pool.step"],
+    }
+    return ", ".join(words[case.mode] + case.words())
 
 
 def _cell(row: CaseResult, name: str) -> str:
@@ -119,7 +125,7 @@ def markdown(results: Results) -> str:
     words = titles.index("kind") if "kind" in titles else -1
     rule = ["---" if column == words else "---:" for column in range(len(titles))]
     lines.insert(1, "| " + " | ".join(rule) + " |")
-    lines += ["", caption(results), "", *(f"- {line}" for line in summary(results))]
+    lines += ["", caption(results), "", *(f"- {line}" for line in all_lines(results))]
     return "\n".join(lines)
 
 
@@ -131,7 +137,7 @@ def plain(results: Results) -> str:
         for line in [titles, *rows]
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", caption(results), *summary(results)])
+    return "\n".join([*lines, "", caption(results), *all_lines(results)])
 
 
 def show(results: Results, *, as_markdown: bool = False) -> None:
@@ -157,7 +163,7 @@ def show(results: Results, *, as_markdown: bool = False) -> None:
     for line in rows:
         rich_table.add_row(*line)
     console.print(rich_table)
-    console.print("\n".join([caption(results), *summary(results)]), markup=False, highlight=False)
+    console.print("\n".join([caption(results), *all_lines(results)]), markup=False, highlight=False)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -171,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         results = read_all(options.results)
         if options.summary:
-            print("\n".join(summary(results)))
+            print("\n".join(all_lines(results)))
         else:
             show(results, as_markdown=options.markdown)
     except ResultsError as error:

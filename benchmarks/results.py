@@ -32,6 +32,12 @@ class PeerResult:
     us: dict[str, float] = field(default_factory=dict)
     ratio: dict[str, float] = field(default_factory=dict)  # to our float32
     own_ratio: dict[str, float] = field(default_factory=dict)  # to ours in this reduced precision
+    parts: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of the runner's parts: `us`, and quartiles of whole over part as in `ratio`."""
+    beyond_us: dict[str, float] = field(default_factory=dict)
+    """Of a whole model's step: quartiles of what it takes beyond its GRUs and linear layers."""
+    overhead_us: dict[str, float] = field(default_factory=dict)
+    """The same beyond all layers, of whose own calls from Python only one is counted as theirs."""
     limit_us: float | None = None  # of our reduced precisions; float32's is the row's
     share: float | None = None
 

@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # run as a file
 from benchmarks import environment, measure, report, roofline
 from benchmarks.cases import DEFAULT_SETS, SETS, Case, select
 from benchmarks.compiled import CompileError
-from benchmarks.peers import BY_HAND, MODULES
+from benchmarks.peers import AGAINST, BEFORE, BY_HAND, MODULES, OWN
 from benchmarks.results import SCHEMA, CaseResult, Results, Writer
 
 
@@ -86,6 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a checkout of RTNeural; adds the peer rtneural",
     )
+    add(
+        "--against",
+        type=Path,
+        metavar="PYTHON",
+        help="a Python with another build of fastgru: it takes turns with ours, in a process of "
+        "its own as ours then is, and the summary tells the two apart",
+    )
     add("--budget", type=float, default=3.0, help="seconds a case, all peers; default %(default)s")
     add("--min-rounds", type=positive, default=7, help="rounds even beyond it; default %(default)s")
     add(
@@ -126,13 +133,16 @@ def progress(row: CaseResult, number: int, total: int) -> str:
     lines = [f"[{number}/{total}] {row.case.name}{share}"]
     for name, peer in row.peers.items():
         if peer.problem:
-            lines.append(f"    {name:<12} {peer.problem}")
+            lines.append(f"    {name:<19} {peer.problem}")
             continue
         ratio = f"{peer.ratio['median']:8.2f}x" if peer.ratio else ""
         lines.append(
-            f"    {name:<12} {report.microseconds(peer.us['median']):>9} us {ratio}  "
+            f"    {name:<19} {report.microseconds(peer.us['median']):>9} us {ratio}  "
             f"{peer.calls} calls, {peer.setting}, max abs diff {peer.max_abs_diff:.1e}"
         )
+        if peer.parts:
+            each = [f"{n} {report.microseconds(part['us'])}" for n, part in peer.parts.items()]
+            lines.append(f"    {'':<19} {'its parts':>9}: {', '.join(each)}")
     return "\n".join(lines)
 
 
@@ -151,6 +161,11 @@ def main(argv: list[str] | None = None) -> int:
     for name, where in (("ONEDNN_DIR", options.onednn), ("RTNEURAL_DIR", options.rtneural)):
         if where:
             os.environ[name] = str(where.resolve())
+    if options.against:
+        # Not resolved: a virtual environment's Python is a link, and knows itself by its own path.
+        os.environ[AGAINST] = str(options.against.absolute())
+        before = [BEFORE[p] for p, name in OWN.items() if name in options.peers]
+        options.peers += [name for name in before if name not in options.peers]
     if options.rtneural and "rtneural" not in options.peers:
         options.peers.append("rtneural")
     if options.avx2:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from benchmarks.peers import FROM_CPP, MODULES, OURS, OWN, REDUCED
+from benchmarks.peers import BEFORE, FROM_CPP, MODULES, OF_FASTGRU, OURS, OWN, REDUCED
 from benchmarks.results import CaseResult, Results
 from benchmarks.sweeps import CLIFF, RAGGED, ragged_costs, sweeps
 
@@ -35,6 +35,9 @@ LABELS = {
     "fastgru": "fastgru",
     "fastgru_bf16": "fastgru bf16",
     "fastgru_int8": "fastgru int8",
+    "fastgru_before": "fastgru before",
+    "fastgru_bf16_before": "fastgru bf16 before",
+    "fastgru_int8_before": "fastgru int8 before",
     "torch": "PyTorch",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
@@ -66,7 +69,7 @@ def ratios(row: CaseResult, *, of_our_precision: bool = False) -> dict[str, floa
     return {
         name: peer.ratio["median"]
         for name, peer in row.peers.items()
-        if name not in OWN.values()
+        if name not in OF_FASTGRU
         and peer.ratio
         and (not of_our_precision or _same_precision(row, name))
     }
@@ -83,8 +86,15 @@ def own_ratios(row: CaseResult, precision: str) -> dict[str, float]:
     return {
         name: peer.own_ratio["median"]
         for name, peer in row.peers.items()
-        if peer.own_ratio and peer.precision == precision
+        if name not in OF_FASTGRU and peer.own_ratio and peer.precision == precision
     }
+
+
+def before_ratio(row: CaseResult, precision: str) -> float | None:
+    """How many times as long as ours the build before takes, in this precision."""
+    peer = row.peers.get(BEFORE[precision])
+    ratio = peer and (peer.ratio if precision == "float32" else peer.own_ratio)
+    return ratio["median"] if ratio else None
 
 
 def best_python(row: CaseResult) -> float | None:
@@ -98,7 +108,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _against(found: Iterable[tuple[float | None, CaseResult]], verdict: str = "") -> str:
+def against(found: Iterable[tuple[float | None, CaseResult]], verdict: str = "") -> str:
     """Geometric mean of the ratios to a peer, the lowest one, and what is lost unless told."""
     known = sorted(((r, row) for r, row in found if r is not None), key=lambda pair: pair[0])
     least, worst = known[0]
@@ -110,7 +120,7 @@ def _against(found: Iterable[tuple[float | None, CaseResult]], verdict: str = ""
     )
 
 
-def _peer_lines(results: Results) -> list[str]:
+def peer_lines(results: Results) -> list[str]:
     """One line a peer, against our float32."""
     lines = []
     for name in peers_shown(results):
@@ -119,8 +129,24 @@ def _peer_lines(results: Results) -> list[str]:
             continue
         same = _same_precision(rows[0], name)
         other = "" if same else f"{rows[0].peers[name].precision}, so never counted as lost"
-        text = _against([(ratios(row)[name], row) for row in rows], other)
+        text = against([(ratios(row)[name], row) for row in rows], other)
         lines.append(f"{LABELS.get(name, name)}: {text}")
+    return lines
+
+
+def before_lines(results: Results) -> list[str]:
+    """The build before in each precision, where `--against` named one, and its single steps."""
+    lines = []
+    for precision, name in BEFORE.items():
+        found = [(before_ratio(row, precision), row) for row in results.cases]
+        if any(ratio is not None for ratio, _ in found):
+            lines.append(f"The build before, {precision}: {against(found)}")
+        for row in results.cases:
+            was, now = row.median(name), row.median(OWN[precision])
+            if row.case.mode != "call" and not row.case.model and was and now:
+                lines.append(
+                    f"{row.case.name}, {precision}: {now:.3f} us, {was:.3f} in the build before"
+                )
     return lines
 
 
@@ -143,11 +169,11 @@ def _reduced_lines(results: Results) -> list[str]:
         for name in peers_shown(results):
             found = [(own_ratios(row, precision).get(name), row) for row in results.cases]
             if any(ratio is not None for ratio, _ in found):
-                lines.append(f"{precision} against {LABELS.get(name, name)}: {_against(found)}")
+                lines.append(f"{precision} against {LABELS.get(name, name)}: {against(found)}")
     return lines
 
 
-def _headline(results: Results) -> list[str]:
+def headline(results: Results) -> list[str]:
     lines = []
     best = {row.case.name: ratio for row in results.cases if (ratio := best_python(row))}
     if best:
@@ -280,8 +306,9 @@ def _step_lines(results: Results) -> list[str]:
 def summary(results: Results) -> list[str]:
     """The lines; those that the file has nothing to say about are left out."""
     return [
-        *_headline(results),
-        *_peer_lines(results),
+        *headline(results),
+        *peer_lines(results),
+        *before_lines(results),
         *_reduced_lines(results),
         *_share_lines(results),
         *_share_by_precision(results),

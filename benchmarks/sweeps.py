@@ -68,7 +68,7 @@ def sweeps(rows: Iterable[CaseResult], peer: str = OURS) -> list[Sweep]:
     groups: dict[tuple[str, Case], dict[int, float]] = defaultdict(dict)
     for row in rows:
         case, us = row.case, row.median(peer)
-        if us is None or case.mode != "call":
+        if us is None or case.mode != "call" or case.model:
             continue
         plain = replace(case, name="")
         groups["B", replace(plain, B=1)][case.B] = us

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.cases import Case
 from benchmarks.inputs import CHECK_STEPS, Answer, Inputs
-from benchmarks.peers import FLOAT32_TOLERANCE, Runner
+from benchmarks.peers import FLOAT32_TOLERANCE, Runner, fastgru_models
 
 
 class Peer:
@@ -23,6 +23,8 @@ class Peer:
         return None
 
     def build(self, case: Case, inputs: Inputs) -> list[Runner]:
+        if case.model:
+            return fastgru_models.build(self.fastgru, case, inputs, self.precision)
         gru = self.fastgru.GRU.from_state_dict(
             inputs.state,
             reset_after=case.reset_after,

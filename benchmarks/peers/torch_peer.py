@@ -27,6 +27,8 @@ class Peer:
         self._mode.__enter__()
 
     def unsupported(self, case: Case) -> str | None:
+        if case.mode == "pool":
+            return "it has no pool"
         return None if case.reset_after else "torch.nn.GRU has no reset-before equation"
 
     def prepared(self, module: Any) -> Any:
@@ -36,6 +38,11 @@ class Peer:
     def build(self, case: Case, inputs: Inputs) -> list[Runner]:
         torch = self.torch
         torch.set_num_threads(case.threads)
+        if case.model:
+            # Imports torch, which here may not be loaded before.
+            from benchmarks.peers import torch_models  # noqa: PLC0415
+
+            return torch_models.build(case, inputs)
         state = {name: torch.from_numpy(array) for name, array in inputs.state.items()}
         x = torch.from_numpy(inputs.x)
         zero = torch.zeros(case.L * case.D, case.B, case.H)
