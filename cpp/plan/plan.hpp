@@ -1,24 +1,13 @@
 // What to run for one call: how rows are cut into blocks, time into blocks, and work into threads.
-// A pure function of the shape and the machine, well under a microsecond, never cached.
+// A pure function of the packed GRU, the shape of the call and the costs of the moment; takes well
+// under a microsecond and is never cached.
 #pragma once
 
 #include <cstddef>
 
-#include "network/spec.hpp"
+#include "plan/cost.hpp"
 
 namespace fastgru {
-
-// What an estimate of a cost needs to know of the machine: see machine_with().
-struct Machine {
-  double gflops = 0;      // one core's peak, roughly
-  std::size_t lanes = 1;  // floats per vector
-  std::size_t l1 = 0;     // bytes of one core's caches
-  std::size_t l2 = 0;
-  std::size_t near = 0;  // of the last cache that is much faster than memory: L2, or all of L3
-};
-
-// The machine with kernels of so many lanes. Asks the system for the caches once.
-Machine machine_with(std::size_t lanes);
 
 struct CallShape {
   std::size_t T = 0;
@@ -29,7 +18,6 @@ struct CallShape {
   double region_microseconds = 0;
   double barrier_microseconds = 0;
   bool traced = false;
-  std::size_t operand_bytes = 0;  // of an input row in reduced precision
 };
 
 // How a call's work is divided among threads: into groups of rows, within these into directions,
@@ -64,22 +52,20 @@ struct Plan {
   }
 };
 
-Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape);
+// The grid of at most shape.max_threads threads that promises most.
+Grid choose_grid(const PackedGru& gru, const CallShape& shape);
+// Whether any grid of several threads can run a call of B rows: cheap, asked first.
+bool can_share(const GruSizes& sizes, std::size_t B);
+
+Plan make_plan(const PackedGru& gru, const CallShape& shape);
+// The same by a given grid.
+Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid);
 // The two decisions that make_plan takes first, taken otherwise. Rows in lanes needs one unit
 // group.
-Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape,
-               const Grid& grid, RowsInLanes rows_in_lanes);
+Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid,
+               RowsInLanes rows_in_lanes);
 
 // Whether `rows` rows are better in the lanes than the units are.
 bool rows_fit_lanes(const GruSizes& sizes, std::size_t lanes, std::size_t rows);
-
-// Rough cost of a call on one thread: what decides about releasing the GIL and whether threads are
-// worth a thought.
-double estimate_microseconds(const GruSizes& sizes, std::size_t T, std::size_t B);
-
-// Cheaper calls stay on the calling thread whatever the plan would say. One step of one row at
-// H = 256 (13 by the estimate) is 1.5 to 1.7 times as fast with two threads, calls back to back, on
-// a Zen 4 guest; asking for the affinity costs it 0.4 us where there is one core.
-constexpr double kParallelFrom = 12.0;  // microseconds
 
 }  // namespace fastgru

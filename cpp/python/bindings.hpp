@@ -15,13 +15,17 @@
 #include <thread>
 
 #include "network/pack.hpp"
-#include "plan/plan.hpp"
+#include "plan/cost.hpp"
 #include "python/arrays.hpp"
 #include "system/parallel.hpp"
 
 namespace fastgru {
 
 constexpr double kReleaseGilFrom = 10.0;  // microseconds, see Note [GIL]
+static_assert(kShort <= kReleaseGilFrom, "shorter calls are not estimated, only bounded");
+static_assert(kParallelFrom >= kReleaseGilFrom,
+              "a call that may use threads must not hold the GIL: raise kParallelFrom or lower "
+              "kReleaseGilFrom");
 
 // fastgru._core.GRU.
 struct Gru {
@@ -49,12 +53,6 @@ T from_name(const Named<T> (&table)[N], const char* what, const std::string& nam
   }
   throw py::value_error(std::string(what) + ": expected one of " + choices + ", got '" + name +
                         "'");
-}
-
-// The threads of a call estimated at this many microseconds. Asking for the affinity costs a system
-// call: not for calls that stay on one thread.
-inline std::size_t threads_for(double microseconds, std::size_t requested) {
-  return microseconds < kParallelFrom ? 1 : threads_to_use(requested);
 }
 
 // Note [Daemon threads]

@@ -164,10 +164,10 @@ py::tuple run_gru(const Gru& gru, const py::array& x, const std::optional<py::ar
   call.x = s.view(static_cast<const float*>(x.data()), x);
   call.y = s.view(y.mutable_data(), y);
   call.h_n = h_n.mutable_data();
-  const double microseconds = estimate_microseconds(sizes, s.T, s.B);
-  call.max_threads = threads_for(microseconds, num_threads);
+  call.estimate = estimate_microseconds(*gru.packed, s.T, s.B);
+  call.max_threads = num_threads;
   call.end_layer = sizes.num_layers;
-  compute(microseconds, [&] { run(*gru.packed, call); });
+  compute(call.estimate, [&] { run(*gru.packed, call); });
   return py::make_tuple(std::move(y), std::move(h_n));
 }
 
@@ -193,7 +193,7 @@ PyObject* fast_call(PyObject* const* args, std::size_t count, PyObject* names) t
   const auto x = py::reinterpret_borrow<py::array>(args[1]);
   // As many steps of one row would cost at least as much.
   const std::size_t steps = static_cast<std::size_t>(x.size()) / gru->packed->sizes.input_size;
-  const double microseconds = estimate_microseconds(gru->packed->sizes, steps, 1);
+  const double microseconds = estimate_microseconds(*gru->packed, steps, 1);
   return run_gru(*gru, x, h_0, std::nullopt, batch_first.ptr() == Py_True,
                  threads_of(args[0], microseconds, true))
       .release()
@@ -224,7 +224,8 @@ py::array_t<float> trace_layer(const Gru& gru, std::size_t layer, const py::arra
   call.h_n = h_n.mutable_data();
   call.direction_stride = stride(gates, 1);
   call.trace_stride = stride(gates, 0);
-  compute(estimate_microseconds(sizes, s.T, s.B), [&] { run(*gru.packed, call); });
+  call.estimate = estimate_microseconds(*gru.packed, s.T, s.B);
+  compute(call.estimate, [&] { run(*gru.packed, call); });
   return gates;
 }
 

@@ -178,10 +178,9 @@ py::array_t<float> step(Pool& pool, const py::array& ids, const py::array& x,
       [&] { return new_array({n, hidden}); });
   const SequenceView<const float> from{static_cast<const float*>(x.data()), 0, stride(x, 0)};
   const SequenceView<float> to{y.mutable_data(), 0, static_cast<std::ptrdiff_t>(hidden)};
-  const double microseconds = estimate_microseconds(sizes, 1, n);
-  const std::size_t threads = threads_for(microseconds, num_threads);
+  const double estimate = estimate_microseconds(*pool.grus()[0], 1, n);
   Held held(pool);
-  held.compute(microseconds, [&] { pool.step(sessions, n, from, to, threads); });
+  held.compute(estimate, [&] { pool.step(sessions, n, from, to, num_threads, estimate); });
   return y;
 }
 
@@ -202,7 +201,7 @@ PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) t
   const auto ids = py::reinterpret_borrow<py::array>(args[1]);
   if (!pool) return nullptr;
   const double microseconds =
-      estimate_microseconds(pool->grus()[0]->sizes, 1, static_cast<std::size_t>(ids.size()));
+      estimate_microseconds(*pool->grus()[0], 1, static_cast<std::size_t>(ids.size()));
   return step(*pool, ids, py::reinterpret_borrow<py::array>(args[2]), out,
               threads_of(args[0], microseconds, false))
       .release()

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include "plan/plan.hpp"
+#include "plan/cost.hpp"
 
 namespace fastgru {
 namespace {

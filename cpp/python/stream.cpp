@@ -42,10 +42,9 @@ std::unique_ptr<Stream> make_stream(const Gru& gru, std::size_t batch_size,
 
 py::array_t<float> advance(Stream& stream, const Sequences& s, SequenceView<const float> from,
                            SequenceView<float> to, py::array_t<float> y, std::size_t num_threads) {
-  const double microseconds = estimate_microseconds(stream.gru().sizes, s.T, s.B);
-  const std::size_t threads = threads_for(microseconds, num_threads);
+  const double estimate = estimate_microseconds(stream.gru(), s.T, s.B);
   const Busy busy(stream);
-  compute(microseconds, [&] { stream.advance(s.T, from, to, threads); });
+  compute(estimate, [&] { stream.advance(s.T, from, to, num_threads, estimate); });
   return y;
 }
 
@@ -82,7 +81,7 @@ PyObject* fast_step(PyObject* const* args, std::size_t count, PyObject* names) t
   const auto core = py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], core_name));
   auto* const stream = object_of<Stream>(core.ptr());
   if (!stream) return nullptr;
-  const double microseconds = estimate_microseconds(stream->gru().sizes, 1, stream->batch_size());
+  const double microseconds = estimate_microseconds(stream->gru(), 1, stream->batch_size());
   return step(*stream, py::reinterpret_borrow<py::array>(args[1]), out,
               threads_of(args[0], microseconds, false))
       .release()

@@ -137,7 +137,7 @@ void Pool::write(const SessionId* ids, std::size_t n, const float* const* states
 }
 
 void Pool::step(const SessionId* ids, std::size_t n, SequenceView<const float> x,
-                SequenceView<float> y, std::size_t max_threads) {
+                SequenceView<float> y, std::size_t max_threads, double estimate) {
   find_slots(ids, n);
   Call call;
   call.T = 1;
@@ -148,6 +148,7 @@ void Pool::step(const SessionId* ids, std::size_t n, SequenceView<const float> x
   call.slots = slots_.data();
   call.state_rows = capacity();
   call.max_threads = max_threads;
+  call.estimate = estimate;
   call.end_layer = grus_[0]->sizes.num_layers;
   run(*grus_[0], call);
   for (std::size_t i = 0; i < n; ++i) ++versions_[slots_[i]];

@@ -58,10 +58,11 @@ class Pool {
   void write(const SessionId* ids, std::size_t n, const float* const* states,
              const std::uint64_t* versions);
 
-  // One step of n sessions of a pool with one GRU: x and y as Call's, row i is ids[i]'s. Throws as
+  // One step of n sessions of a pool with one GRU: x, y, max_threads and
+  // estimate as Call's, row i is ids[i]'s. Throws as
   // check().
   void step(const SessionId* ids, std::size_t n, SequenceView<const float> x, SequenceView<float> y,
-            std::size_t max_threads);
+            std::size_t max_threads, double estimate = 0);
 
   std::size_t size() const { return capacity() - free_.size(); }
   void ids(SessionId* ids) const;  // [size()], of the open sessions, by slot

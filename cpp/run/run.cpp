@@ -11,8 +11,6 @@
 #include <cstring>
 #include <new>
 
-#include "plan/plan.hpp"
-#include "plan/thread_cost.hpp"
 #include "system/float_mode.hpp"
 #include "system/parallel.hpp"
 
@@ -62,20 +60,9 @@ struct Workspace {
   Arrival* unit_barriers;  // [the grid]: the threads that share one layer's units wait
 };
 
-// Bytes of the longest row that a layer in reduced precision multiplies with.
-std::size_t longest_operand(const PackedGru& gru, const Call& call) {
-  std::size_t bytes = 0;
-  for (std::size_t l = call.first_layer; l < call.end_layer; ++l)
-    if (gru.layers[l * gru.sizes.num_directions].reduced)
-      bytes = std::max(
-          {bytes, operand_stride(gru.sizes.layer_input(l)), operand_stride(gru.sizes.hidden_size)});
-  return bytes;
-}
-
 Workspace carve_workspace(Carver& carver, const PackedGru& gru, const Call& call,
                           const Plan& plan) {
   const GruSizes& sizes = gru.sizes;
-  const std::size_t operand_bytes = longest_operand(gru, call);
   const std::size_t layers = call.end_layer - call.first_layer;
   const std::size_t state = checked_product(plan.row_block, plan.state_stride);
   const std::size_t block = checked_product(plan.time_block, plan.row_block);
@@ -104,9 +91,9 @@ Workspace carve_workspace(Carver& carver, const PackedGru& gru, const Call& call
       }
       for (std::size_t u = 0; u < plan.grid.unit_groups; ++u, ++thread) {
         s.gates = carver.take<float>(gates);
-        if (operand_bytes > 0) {
-          s.operands.rows = carver.take<char>(checked_product(block, operand_bytes));
-          s.operands.stride = operand_bytes;
+        if (gru.facts.operand_bytes > 0) {
+          s.operands.rows = carver.take<char>(checked_product(block, gru.facts.operand_bytes));
+          s.operands.stride = gru.facts.operand_bytes;
           s.operands.scales = carver.take<float>(block);
         }
         s.x_rows = carver.take<const float*>(block);
@@ -466,6 +453,7 @@ bool goes_backwards(const PackedGru& gru, std::size_t steps) {
 }  // namespace
 
 std::optional<std::size_t> run(const PackedGru& gru, const Call& call, const Plan& plan) {
+  assert(call.first_layer < call.end_layer && call.end_layer <= gru.sizes.num_layers);
   Carver carver(arena_of(0));
   Workspace space = carve_workspace(carver, gru, call, plan);
   if (!carver.fits()) {
@@ -485,33 +473,6 @@ std::optional<std::size_t> run(const PackedGru& gru, const Call& call, const Pla
   });
   if (!ran) return std::nullopt;
   return long_waits;
-}
-
-void run(const PackedGru& gru, const Call& call) {
-  if (call.B == 0) return;
-  assert(call.first_layer < call.end_layer && call.end_layer <= gru.sizes.num_layers);
-  CallShape shape;
-  shape.T = call.T;
-  shape.B = call.B;
-  shape.traced = call.trace_stride != 0;
-  shape.operand_bytes = longest_operand(gru, call);
-  const double estimate = estimate_microseconds(gru.sizes, call.T, call.B);
-  const bool threaded = call.max_threads > 1 && estimate >= kParallelFrom;
-  if (threaded) {
-    shape.max_threads = call.max_threads;
-    shape.region_microseconds = region_microseconds();
-    if (gru.sizes.panels() > 1) shape.barrier_microseconds = barrier_microseconds();
-  }
-  const Machine machine = machine_with(gru.kernels->lanes);
-  Plan plan = make_plan(gru.sizes, machine, shape);
-  auto long_waits = run(gru, call, plan);
-  if (!long_waits) {  // the runtime gave fewer threads
-    shape.max_threads = 1;
-    plan = make_plan(gru.sizes, machine, shape);
-    long_waits = run(gru, call, plan);
-  }
-  if (threaded) call_ended(plan.grid.threads() > 1, *long_waits);
-  release_arena();
 }
 
 }  // namespace fastgru

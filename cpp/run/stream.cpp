@@ -24,7 +24,7 @@ Stream::Stream(const Stream& other)
 }
 
 void Stream::advance(std::size_t T, SequenceView<const float> x, SequenceView<float> y,
-                     std::size_t max_threads) {
+                     std::size_t max_threads, double estimate) {
   Call call;
   call.T = T;
   call.B = batch_size_;
@@ -33,6 +33,7 @@ void Stream::advance(std::size_t T, SequenceView<const float> x, SequenceView<fl
   call.h_0 = values(state_);
   call.h_n = values(state_);
   call.max_threads = max_threads;
+  call.estimate = estimate;
   call.end_layer = gru_->sizes.num_layers;
   run(*gru_, call);
 }

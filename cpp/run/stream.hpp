@@ -16,9 +16,9 @@ class Stream {
   Stream(std::shared_ptr<const PackedGru> gru, std::size_t batch_size, const float* h_0);
   Stream(const Stream& other);
 
-  // T steps; x and y as Call's. Nothing changes where it throws.
+  // T steps; x, y, max_threads and estimate as Call's. Nothing changes where it throws.
   void advance(std::size_t T, SequenceView<const float> x, SequenceView<float> y,
-               std::size_t max_threads);
+               std::size_t max_threads, double estimate = 0);
 
   const float* state() const { return values(state_); }  // [layers, batch_size, H]
   void set_state(const float* state);

@@ -16,12 +16,12 @@
 #include "kernels/dispatch.hpp"
 #include "kernels/product/tiling.hpp"
 #include "network/pack.hpp"
-#include "system/parallel.hpp"
 #include "plan/plan.hpp"
+#include "plan/thread_cost.hpp"
 #include "run/pool.hpp"
 #include "run/run.hpp"
 #include "run/stream.hpp"
-#include "plan/thread_cost.hpp"
+#include "system/parallel.hpp"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -274,7 +274,6 @@ void test_gru(const GruSizes& sizes, std::size_t T, std::size_t B, bool ragged) 
     // Promise 1's floor is 5e-7; relu and identity feed rounding back without bound.
     check(error <= (sizes.activation == Activation::tanh ? 5e-7f : 2e-5f),
           name + ": error " + std::to_string(error));
-    const Machine machine = machine_with(kernels->lanes);
     for (const Grid grid :
          {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{3, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}, Grid{1, 1, 3},
           Grid{2, 2, 1}, Grid{2, 1, 2}, Grid{1, 2, 2}, Grid{2, 2, 2}})
@@ -285,7 +284,7 @@ void test_gru(const GruSizes& sizes, std::size_t T, std::size_t B, bool ragged) 
           continue;
         if (lanes != RowsInLanes::never && grid.unit_groups > 1) continue;
         if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
-        Plan plan = make_plan(sizes, machine, {T, B}, grid, lanes);
+        Plan plan = make_plan(packed, {T, B}, grid, lanes);
         const std::string by = name + ": same bits by plan " + std::to_string(grid.row_groups) +
                                " x " + std::to_string(grid.directions) + " x " +
                                std::to_string(grid.unit_groups) + ", rows in lanes " +
@@ -378,8 +377,7 @@ void test_pool(const GruSizes& sizes, std::size_t B) {
       call.slots = slots.data();
       call.state_rows = capacity;
       call.end_layer = L;
-      run(*packed, call,
-          make_plan(sizes, machine_with(kernels->lanes), {1, B}, grid, RowsInLanes::never));
+      run(*packed, call, make_plan(*packed, {1, B}, grid, RowsInLanes::never));
       check(same_bits(y, expected.y), name + ": outputs of a pool");
       check(same_bits(states, after), name + ": states of a pool, and nobody else's");
     }
@@ -454,14 +452,13 @@ Result check_reduced(const PackedGru& packed, const Case& c, const Result& expec
   for (std::size_t i = 0; i < got.y.size(); ++i)
     error = std::max(error, std::abs(got.y[i] - expected.y[i]));
   check(error <= 0.02f, name + ": error " + std::to_string(error));
-  const Machine machine = machine_with(packed.kernels->lanes);
   for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}}) {
     if (grid.row_groups > B || grid.directions > sizes.num_directions ||
         grid.unit_groups > sizes.panels())
       continue;
     if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
     for (const bool far : {false, true}) {
-      Plan plan = make_plan(sizes, machine, {T, B}, grid, RowsInLanes::never);
+      Plan plan = make_plan(packed, {T, B}, grid, RowsInLanes::never);
       plan.far_input = plan.far_recurrent = far;
       check(engine(packed, c, &plan) == got, name + ": same bits by plan");
     }
@@ -634,15 +631,26 @@ void test_activations() {
   }
 }
 
+// A GRU of one layer as a plan sees it, without weights.
+PackedGru plan_only(const GruSizes& sizes, Precision precision = Precision::float32) {
+  PackedGru gru;
+  gru.sizes = sizes;
+  gru.machine = machine_for(*choose_kernels(""));
+  gru.layers.resize(sizes.num_layers * sizes.num_directions);
+  for (PackedLayer& layer : gru.layers) layer.precision = precision;
+  gru.facts = facts_of(gru);
+  return gru;
+}
+
 // Far weights: where they begin follows the cache, and one step counts the input's as well.
 void test_far() {
   GruSizes s;
   s.input_size = s.hidden_size = 256;  // 768 KiB a matrix, 1,536 KiB in all
   s.num_layers = 1;
-  Machine machine = machine_with(8);
+  PackedGru gru = plan_only(s);
   const auto far = [&](std::size_t T, std::size_t near_kib) {
-    machine.near = near_kib << 10;
-    const Plan plan = make_plan(s, machine, {T, 1});
+    gru.machine.near = near_kib << 10;
+    const Plan plan = make_plan(gru, {T, 1});
     return std::pair(plan.far_input, plan.far_recurrent);
   };
   check(far(100, 4096) == std::pair(false, false), "all weights near");
@@ -730,16 +738,15 @@ void test_threads() {
   GruSizes small;
   small.input_size = small.hidden_size = 64;
   small.num_layers = 1;
-  const Machine machine = machine_with(8);
-  check(make_plan(small, machine, {1, 1, 8, 2, 0.2}).grid.threads() == 1,
-        "a small call stays on one thread");
-  check(make_plan(small, machine, {1000, 64, 2, 2, 0.2}).grid.threads() == 2,
+  const PackedGru gru = plan_only(small);
+  check(make_plan(gru, {1, 1, 8, 2, 0.2}).grid.threads() == 1, "a small call stays on one thread");
+  check(make_plan(gru, {1000, 64, 2, 2, 0.2}).grid.threads() == 2,
         "a large batch uses the threads it may");
-  check(make_plan(small, machine, {1000, 1, 2, 2, 0.2}).grid.unit_groups == 2,
+  check(make_plan(gru, {1000, 1, 2, 2, 0.2}).grid.unit_groups == 2,
         "a long sequence is shared by units");
-  check(make_plan(small, machine, {1000, 1, 2, 2, 10}).grid.threads() == 1,
+  check(make_plan(gru, {1000, 1, 2, 2, 10}).grid.threads() == 1,
         "where meeting costs more than sharing gains, one thread works");
-  check(make_plan(small, machine, {100, 1, 2, 1000, 0.2}).grid.threads() == 1,
+  check(make_plan(gru, {100, 1, 2, 1000, 0.2}).grid.threads() == 1,
         "where waking threads costs more than it gains, one thread works");
 }
 

@@ -1,0 +1,47 @@
+#include "run/call.hpp"
+
+#include <cstdint>
+
+#include "plan/plan.hpp"
+#include "plan/thread_cost.hpp"
+#include "run/run.hpp"
+#include "system/parallel.hpp"
+
+namespace fastgru {
+namespace {
+
+// The grid of a call that is long enough for threads. The cores are asked for only where as many
+// threads as one likes would be worth it, since that is a system call.
+Grid threaded_grid(const PackedGru& gru, const Call& call, CallShape& shape) {
+  shape.region_microseconds = region_microseconds();
+  if (gru.sizes.panels() > 1) shape.barrier_microseconds = barrier_microseconds();
+  shape.max_threads = call.max_threads > 0 ? call.max_threads : SIZE_MAX;
+  const Grid grid = choose_grid(gru, shape);
+  if (grid.threads() == 1) return grid;
+  const std::size_t wanted = shape.max_threads;
+  shape.max_threads = threads_to_use(call.max_threads);
+  return shape.max_threads == wanted ? grid : choose_grid(gru, shape);
+}
+
+}  // namespace
+
+void run(const PackedGru& gru, const Call& call) {
+  if (call.B == 0) return;
+  CallShape shape;
+  shape.T = call.T;
+  shape.B = call.B;
+  shape.traced = call.trace_stride != 0;
+  const double estimate =
+      call.estimate > 0 ? call.estimate : estimate_microseconds(gru, call.T, call.B);
+  const bool may_share =
+      call.max_threads != 1 && estimate >= kParallelFrom && can_share(gru.sizes, call.B);
+  const Grid grid = may_share ? threaded_grid(gru, call, shape) : Grid{};
+  auto long_waits = run(gru, call, make_plan(gru, shape, grid));
+  const bool ran = long_waits.has_value();
+  if (!ran)
+    long_waits = run(gru, call, make_plan(gru, shape, Grid{}));  // fewer threads than planned
+  if (may_share) call_ended(ran && grid.threads() > 1, *long_waits);
+  release_arena();
+}
+
+}  // namespace fastgru
