@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "plan/cost.hpp"
+
 namespace fastgru {
 namespace {
 
@@ -114,6 +116,7 @@ PackedNetwork pack_network(std::vector<NetworkLayer> layers, std::size_t input_s
   network.sections = sections_of(network.nodes);
   network.gives_rows = std::any_of(network.nodes.begin(), network.nodes.end(),
                                    [](const Node& node) { return node.is_over_time(); });
+  network.facts = facts_of(network);
   return network;
 }
 

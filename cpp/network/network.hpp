@@ -74,6 +74,16 @@ struct Section {
   bool single_step = false;  // behind Last, Mean or Max
 };
 
+// What every plan asks of a packed network: found once, by facts_of() in plan/cost.hpp.
+struct NetworkFacts {
+  Machine machine;                   // of its first stack, or first linear layer
+  std::size_t most_panels = 1;       // of a layer
+  std::size_t block_width = 0;       // the widest rows that stand in time blocks
+  double row_step_microseconds = 0;  // one step of one row; 0: it takes rows of any width
+  bool both_directions = false;      // whether a layer has two
+  bool only_grus = false;
+};
+
 struct PackedNetwork {
   std::vector<NetworkLayer> layers;
   std::vector<Node> nodes;
@@ -84,6 +94,7 @@ struct PackedNetwork {
   std::size_t classes = 0;     // of indices
   // Whether it gives one row for each sequence.
   bool gives_rows = false;
+  NetworkFacts facts;
 
   // Of the last axis of what comes out, where `width` is x's.
   std::size_t output_size(std::size_t width) const {

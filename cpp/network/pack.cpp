@@ -9,6 +9,7 @@
 #include <string>
 
 #include "kernels/dispatch.hpp"
+#include "plan/cost.hpp"
 
 namespace fastgru {
 namespace {
@@ -214,6 +215,7 @@ PackedGru pack(const GruSpec& spec, const KernelTable* kernels) {
   PackedGru gru;
   gru.sizes = spec.sizes;
   gru.kernels = kernels;
+  gru.machine = machine_for(*kernels);
   gru.layers.resize(spec.layers.size());
   for (std::size_t i = 0; i < gru.layers.size(); ++i) {
     PackedLayer& layer = gru.layers[i];
@@ -227,6 +229,7 @@ PackedGru pack(const GruSpec& spec, const KernelTable* kernels) {
                                   std::to_string(kMostInt8Terms) + " inputs or units, got " +
                                   std::to_string(most));
   }
+  gru.facts = facts_of(gru);
   Carver counter({});
   carve(gru, counter);
   gru.storage = Buffer(counter.used(), Buffer::Contents::as_found);

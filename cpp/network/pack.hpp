@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "network/spec.hpp"
+#include "plan/machine.hpp"
 #include "system/buffer.hpp"
 
 namespace fastgru {
@@ -40,9 +41,19 @@ struct PackedLayer {
   PackedMatrix input, recurrent, candidate;
 };
 
+// What every plan asks of a packed GRU: found once, by facts_of() in plan/cost.hpp.
+struct GruFacts {
+  std::size_t weight_bytes = 0;      // of all packed weights
+  std::size_t recurrent_bytes = 0;   // of the largest matrix of recurrent weights
+  std::size_t operand_bytes = 0;     // of the longest row that reduced precision multiplies with
+  double row_step_microseconds = 0;  // estimated cost of one step of one row
+};
+
 struct PackedGru {
   GruSizes sizes;
   const KernelTable* kernels = nullptr;
+  Machine machine;
+  GruFacts facts;
   std::vector<PackedLayer> layers;  // [layer * num_directions + direction]
   Buffer storage;
 };

@@ -1,24 +1,13 @@
 // What to run for one call: how rows are cut into blocks, time into blocks, and work into threads.
-// A pure function of the shape and the machine, well under a microsecond, never cached.
+// A pure function of the packed GRU, the shape of the call and the costs of the moment; takes well
+// under a microsecond and is never cached.
 #pragma once
 
 #include <cstddef>
 
-#include "network/network.hpp"
+#include "plan/cost.hpp"
 
 namespace fastgru {
-
-// What an estimate of a cost needs to know of the machine: see machine_with().
-struct Machine {
-  double gflops = 0;      // one core's peak, roughly
-  std::size_t lanes = 1;  // floats per vector
-  std::size_t l1 = 0;     // bytes of one core's caches
-  std::size_t l2 = 0;
-  std::size_t near = 0;  // of the last cache that is much faster than memory: L2, or all of L3
-};
-
-// The machine with kernels of so many lanes. Asks the system for the caches once.
-Machine machine_with(std::size_t lanes);
 
 struct CallShape {
   std::size_t T = 0;
@@ -29,8 +18,7 @@ struct CallShape {
   double region_microseconds = 0;
   double barrier_microseconds = 0;
   bool traced = false;
-  std::size_t operand_bytes = 0;  // of an input row in reduced precision
-  std::size_t width = 0;          // of x, for a network that takes any
+  std::size_t width = 0;  // the features of x, for a network that takes any
 };
 
 // How a call's work is divided among threads: into groups of rows, within these into directions,
@@ -75,28 +63,20 @@ struct NetworkPlan {
   const Plan* grus = nullptr;
 };
 
-// plans: memory for a plan of each stack, which must live as long as the result.
-NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, Plan* plans);
-// The same by a given grid, and for the stacks that can with rows in the lanes.
-NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, const Grid& grid,
-                      RowsInLanes rows_in_lanes, Plan* plans);
+// The grid of at most shape.max_threads threads that promises most.
+Grid choose_grid(const PackedNetwork& network, const CallShape& shape);
+// Whether any grid of several threads can run a call of B rows: cheap, asked first.
+bool can_share(const PackedNetwork& network, std::size_t B);
 
-// Of one stack by itself. Rows in lanes needs one unit group.
-Plan make_plan(const GruSizes& sizes, const Machine& machine, const CallShape& shape,
-               const Grid& grid, RowsInLanes rows_in_lanes);
+// By a given grid. plans: memory for a plan of each stack, which must live as long as the result.
+NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, const Grid& grid,
+                      Plan* plans, RowsInLanes rows_in_lanes = RowsInLanes::where_they_fit);
+
+// One stack by itself. Rows in lanes needs a grid whose units are not shared.
+Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid,
+               RowsInLanes rows_in_lanes);
 
 // Whether `rows` rows are better in the lanes than the units are.
 bool rows_fit_lanes(const GruSizes& sizes, std::size_t lanes, std::size_t rows);
-
-// Rough cost of a call on one thread: what decides about releasing the GIL and whether threads are
-// worth a thought.
-double estimate_microseconds(const GruSizes& sizes, std::size_t T, std::size_t B);
-double estimate_microseconds(const PackedNetwork& network, std::size_t T, std::size_t B,
-                             std::size_t width);
-
-// Cheaper calls stay on the calling thread whatever the plan would say. One step of one row at
-// H = 256 (13 by the estimate) is 1.5 to 1.7 times as fast with two threads, calls back to back, on
-// a Zen 4 guest; asking for the affinity costs it 0.4 us where there is one core.
-constexpr double kParallelFrom = 12.0;  // microseconds
 
 }  // namespace fastgru

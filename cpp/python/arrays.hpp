@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "run/run.hpp"
+#include "run/call.hpp"
 
 namespace fastgru {
 

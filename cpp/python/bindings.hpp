@@ -20,7 +20,7 @@
 #include <thread>
 
 #include "network/network.hpp"
-#include "plan/plan.hpp"
+#include "plan/cost.hpp"
 #include "python/arrays.hpp"
 #include "run/pool.hpp"
 #include "system/parallel.hpp"
@@ -28,6 +28,10 @@
 namespace fastgru {
 
 constexpr double kReleaseGilFrom = 10.0;  // microseconds, see Note [GIL]
+static_assert(kShort <= kReleaseGilFrom, "shorter calls are not estimated, only bounded");
+static_assert(kParallelFrom >= kReleaseGilFrom,
+              "a call that may use threads must not hold the GIL: raise kParallelFrom or lower "
+              "kReleaseGilFrom");
 
 // fastgru._core.Network, and each of the layers as a network of one.
 struct Network {
@@ -75,12 +79,6 @@ T from_name(const Named<T> (&table)[N], const char* what, const std::string& nam
   }
   throw py::value_error(std::string(what) + ": expected one of " + choices + ", got '" + name +
                         "'");
-}
-
-// The threads of a call estimated at this many microseconds. Asking for the affinity costs a system
-// call: not for calls that stay on one thread.
-inline std::size_t threads_for(double microseconds, std::size_t requested) {
-  return microseconds < kParallelFrom ? 1 : threads_to_use(requested);
 }
 
 // A Python exception is set, and must reach the caller.
@@ -146,8 +144,10 @@ std::string step_text(const PackedNetwork& network, std::size_t B, bool may_be_s
 Sequences sequences_of(const PackedNetwork& network, const char* name, const py::array& x,
                        bool batch_first);
 
-inline double estimate(const PackedNetwork& network, const Call& call) {
-  return estimate_microseconds(network, call.T, call.B, call.width);
+// Estimates a call, so that run() need not.
+inline double estimate(const PackedNetwork& network, Call& call) {
+  call.estimate = estimate_microseconds(network, call.T, call.B, call.width);
+  return call.estimate;
 }
 
 }  // namespace fastgru

@@ -166,7 +166,7 @@ py::tuple run_gru(const Gru& gru, const py::array& x, const std::optional<py::ar
   states.h_n = h_n.mutable_data();
   call.states = &states;
   const double microseconds = estimate(*gru.packed, call);
-  call.max_threads = threads_for(microseconds, num_threads);
+  call.max_threads = num_threads;
   compute(microseconds, [&] { run(*gru.packed, call); });
   return py::make_tuple(std::move(y), std::move(h_n));
 }
@@ -194,7 +194,7 @@ PyObject* fast_call(PyObject* const* args, std::size_t count, PyObject* names) {
   const GruSizes& sizes = packed_of(*gru).sizes;
   // As many steps of one row would cost at least as much.
   const std::size_t steps = static_cast<std::size_t>(x.size()) / sizes.input_size;
-  const double microseconds = estimate_microseconds(sizes, steps, 1);
+  const double microseconds = estimate_microseconds(packed_of(*gru), steps, 1);
   return run_gru(*gru, x, h_0, std::nullopt, batch_first.ptr() == Py_True,
                  threads_of(args[0], microseconds, true))
       .release()

@@ -141,7 +141,7 @@ py::array_t<float> run_rows(const Layer& layer, const py::array& x) {
   if (y.size() == 0) return y;
   call.y = {y.mutable_data(), 0, static_cast<std::ptrdiff_t>(out)};
   const double microseconds = estimate(network, call);
-  call.max_threads = threads_for(microseconds, 0);
+  call.max_threads = 0;
   compute(microseconds, [&] { run(network, call); });
   return y;
 }

@@ -85,7 +85,7 @@ py::array_t<float> run_network(const Network& held, const py::array& x,
                : s.view(y.mutable_data(), y);
   if (y.size() == 0) return y;
   const double microseconds = estimate(network, call);
-  call.max_threads = threads_for(microseconds, num_threads);
+  call.max_threads = num_threads;
   compute(microseconds, [&] { run(network, call); });
   return y;
 }

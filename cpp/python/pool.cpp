@@ -167,7 +167,7 @@ py::array_t<float> step(Pool& pool, const py::array& ids, const py::array& x,
       [&] { return new_array({n, size}); });
   call.y = {y.mutable_data(), 0, static_cast<std::ptrdiff_t>(size)};
   const double microseconds = estimate(network, call);
-  call.max_threads = threads_for(microseconds, num_threads);
+  call.max_threads = num_threads;
   Turn turn(pool);
   turn.compute(microseconds, [&] { pool.advance(sessions, n, call); });
   try {

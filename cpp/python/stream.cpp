@@ -59,7 +59,7 @@ std::unique_ptr<Stream> make_stream(const Network& network, std::size_t batch_si
 py::array_t<float> advance(Stream& stream, Call call, py::array_t<float> y,
                            std::size_t num_threads) {
   const double microseconds = estimate(stream.network(), call);
-  call.max_threads = threads_for(microseconds, num_threads);
+  call.max_threads = num_threads;
   const Busy busy(stream);
   compute(microseconds, [&] { stream.advance(call); });
   run_signal_handlers();

@@ -24,7 +24,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "run/run.hpp"
+#include "run/call.hpp"
 
 namespace fastgru {
 

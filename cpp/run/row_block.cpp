@@ -514,7 +514,7 @@ class RowBlock {
     const RowsInLanes how = plan_of(node).rows_in_lanes;
     return !layer.reduced && (how == RowsInLanes::always ||
                               (how == RowsInLanes::where_they_fit &&
-                               rows_fit_lanes(node.gru->sizes, node.gru->kernels->lanes, rows)));
+                               rows_fit_lanes(node.gru->sizes, node.gru->machine.lanes, rows)));
   }
 
   // ---- states ----

@@ -2,10 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cassert>
-#include <vector>
 
-#include "plan/thread_cost.hpp"
 #include "run/row_block.hpp"
 #include "system/float_mode.hpp"
 
@@ -62,9 +59,6 @@ bool goes_backwards(const PackedNetwork& network, std::size_t steps) {
   return backwards;
 }
 
-// The plans of this thread's call; as long as the longest network that it has run.
-thread_local std::vector<Plan> plans;
-
 }  // namespace
 
 std::optional<std::size_t> run(const PackedNetwork& network, const Call& given,
@@ -80,32 +74,6 @@ std::optional<std::size_t> run(const PackedNetwork& network, const Call& given,
   });
   if (!ran) return std::nullopt;
   return long_waits;
-}
-
-void run(const PackedNetwork& network, const Call& call) {
-  if (call.B == 0) return;
-  CallShape shape;
-  shape.T = call.T;
-  shape.B = call.B;
-  shape.width = call.width;
-  shape.traced = call.trace_stride != 0;
-  const double estimate = estimate_microseconds(network, call.T, call.B, call.width);
-  const bool threaded = call.max_threads > 1 && estimate >= kParallelFrom;
-  if (threaded) {
-    shape.max_threads = call.max_threads;
-    shape.region_microseconds = region_microseconds();
-    shape.barrier_microseconds = barrier_microseconds();
-  }
-  if (plans.size() < network.grus.size()) plans.resize(network.grus.size());
-  NetworkPlan plan = make_plan(network, shape, plans.data());
-  auto long_waits = run(network, call, plan);
-  if (!long_waits) {  // the runtime gave fewer threads
-    shape.max_threads = 1;
-    plan = make_plan(network, shape, plans.data());
-    long_waits = run(network, call, plan);
-  }
-  if (threaded) call_ended(plan.grid.threads() > 1, *long_waits);
-  release_arena();
 }
 
 }  // namespace fastgru

@@ -1,63 +1,17 @@
-// Runs a packed network over sequences: the loops over rows, time blocks, layers and directions,
-// and nothing else. Shapes are checked by the caller; allocates nothing on a shape it has seen.
+// The loops over row blocks and threads of one planned call, and nothing else. Allocates nothing on
+// a shape it has seen.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <optional>
-#include <vector>
 
-#include "network/network.hpp"
 #include "plan/plan.hpp"
+#include "run/call.hpp"
 
 namespace fastgru {
 
-// Element (t, b, i) is data[t * time_stride + b * row_stride + i]; strides in elements.
-template <class T>
-struct SequenceView {
-  T* data = nullptr;
-  std::ptrdiff_t time_stride = 0;
-  std::ptrdiff_t row_stride = 0;
-};
-
-// The states of one GRU stack.
-struct GruStates {
-  const float* h_0 = nullptr;  // [L * D, B, H] or null: zeros
-  float* h_n = nullptr;        // [L * D, B, H]; may be h_0 itself; null: not asked for
-};
-
-// Where each stack's states are, for whoever keeps them between calls.
-using States = std::vector<const float*>;
-
-struct Call {
-  std::size_t T = 0;
-  std::size_t B = 0;
-  SequenceView<const float> x;               // (T, B, I), unless the network takes indices
-  SequenceView<const std::int64_t> indices;  // (T, B), each below the network's classes
-  std::size_t width = 0;                     // I
-  SequenceView<float> y;                     // (T, B, O); also written past a row's length. (B, O),
-                          // by row_stride, where the network gives one row for each
-                          // sequence
-  const GruStates* states = nullptr;      // one for each stack; null: from zeros, not asked for
-  const std::int64_t* lengths = nullptr;  // [B], 0 <= length <= T, or null: T
-  // Row b's states are row slots[b] of h_0 and h_n, which have state_rows rows a layer instead of
-  // B; no slot twice. Null: row b itself. h_n_in_rows: h_n has B rows all the same.
-  const std::uint32_t* slots = nullptr;
-  std::size_t state_rows = 0;
-  bool h_n_in_rows = false;
-  std::size_t max_threads = 1;
-  // The nodes to run: all, or the one GRU layer of a trace.
-  std::size_t first_node = 0;
-  std::size_t end_node = SIZE_MAX;
-  // Trace: each direction's hidden state goes to y.data + direction * direction_stride, and the
-  // gates r, z, n to 1, 2 and 3 times trace_stride behind it. 0: no trace, directions side by side.
-  std::ptrdiff_t trace_stride = 0;
-  std::ptrdiff_t direction_stride = 0;
-};
-
-void run(const PackedNetwork& network, const Call& call);
-// The same by a given plan, B > 0. Returns the long waits of its barriers; nothing, and has done
-// nothing, where the runtime gave fewer threads.
+// Runs a call of B > 0 rows by a given plan. Returns the long waits of its barriers; nothing, and
+// has done nothing, where the runtime gave fewer threads.
 std::optional<std::size_t> run(const PackedNetwork& network, const Call& call,
                                const NetworkPlan& plan);
 

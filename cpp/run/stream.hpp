@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "run/run.hpp"
+#include "run/call.hpp"
 
 namespace fastgru {
 

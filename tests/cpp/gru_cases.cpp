@@ -168,7 +168,13 @@ Result reference(const TestGru& gru, const Case& c) {
   return result;
 }
 
+PackedNetwork network_of(const PackedGru& gru) {
+  const std::shared_ptr<const PackedGru> not_owned(&gru, [](const PackedGru*) {});
+  return pack_network({not_owned}, gru.sizes.input_size);
+}
+
 Result engine(const PackedGru& gru, const Case& c, const Plan* plan, bool ragged) {
+  const PackedNetwork network = network_of(gru);
   const GruSizes& s = gru.sizes;
   const std::size_t width = s.num_directions * s.hidden_size;
   Result result{Floats(c.T * c.B * width, -7.0f), Floats(c.h_0.size(), -7.0f)};
@@ -179,14 +185,16 @@ Result engine(const PackedGru& gru, const Case& c, const Plan* plan, bool ragged
             static_cast<std::ptrdiff_t>(s.input_size)};
   call.y = {result.y.data(), static_cast<std::ptrdiff_t>(c.B * width),
             static_cast<std::ptrdiff_t>(width)};
-  call.h_0 = c.h_0.data();
-  call.h_n = result.h_n.data();
+  const GruStates states{c.h_0.data(), result.h_n.data()};
+  call.states = &states;
+  call.width = s.input_size;
   call.lengths = ragged ? c.lengths.data() : nullptr;
-  call.end_layer = s.num_layers;
   if (plan)
-    check(run(gru, call, *plan).has_value(), "the runtime gives the threads of a plan");
+    check(run(network, call, {plan->grid, plan->row_block, plan->time_block, plan->patience, plan})
+              .has_value(),
+          "the runtime gives the threads of a plan");
   else
-    run(gru, call);
+    run(network, call);
   return result;
 }
 

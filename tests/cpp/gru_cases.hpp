@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "network/network.hpp"
 #include "network/pack.hpp"
 #include "plan/plan.hpp"
 #include "support.hpp"
@@ -57,6 +58,9 @@ std::string describe(const GruSizes& s, const Case& c, const char* isa);
 
 // The equations in double, one row at a time.
 Result reference(const TestGru& gru, const Case& c);
+
+// A network of one stack, which must outlive it.
+PackedNetwork network_of(const PackedGru& gru);
 
 // The case from h_0, with its lengths where `ragged`, by the plan or by the engine's own (null).
 Result engine(const PackedGru& gru, const Case& c, const Plan* plan, bool ragged = true);

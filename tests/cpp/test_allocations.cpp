@@ -8,9 +8,8 @@
 #include <vector>
 
 #include "network/pack.hpp"
-#include "run/layers.hpp"
+#include "run/call.hpp"
 #include "run/pool.hpp"
-#include "run/run.hpp"
 #include "run/stream.hpp"
 #include "support.hpp"
 
@@ -88,6 +87,7 @@ void check_gru(const GruSizes& s, const KernelTable* kernels) {
     spec.layers.push_back({tensors[2 * i].data(), tensors[2 * i + 1].data(), nullptr, nullptr});
   }
   const auto packed = std::make_shared<const PackedGru>(pack(spec, kernels));
+  const auto network = std::make_shared<const PackedNetwork>(pack_network({packed}, s.input_size));
   const std::size_t states = s.num_layers * s.num_directions;
   const std::size_t width = s.num_directions * s.hidden_size;
   for (const Shape& shape : {Shape{1, 1, false}, Shape{7, 1, false}, Shape{1, 5, false},
@@ -108,55 +108,74 @@ void check_gru(const GruSizes& s, const KernelTable* kernels) {
       call.B = shape.B;
       call.x = from;
       call.y = to;
-      call.h_n = h.data();
+      call.width = s.input_size;
+      const GruStates states_of_call{nullptr, h.data()};
+      call.states = &states_of_call;
       call.lengths = shape.ragged ? lengths.data() : nullptr;
       call.max_threads = threads;
-      call.end_layer = s.num_layers;
-      check_repeats([&] { run(*packed, call); }, "run " + describe(s, shape, threads));
+      check_repeats([&] { run(*network, call); }, "run " + describe(s, shape, threads));
       if (s.num_directions == 2 || shape.ragged) continue;
-      Stream stream(packed, shape.B, nullptr);
-      check_repeats([&] { stream.advance(shape.T, from, to, threads); },
-                    "stream " + describe(s, shape, threads));
-      if (shape.T != 1) continue;
-      Pool pool({packed}, 2 * shape.B);
-      std::vector<SessionId> ids(shape.B);
-      for (SessionId& id : ids) id = pool.open(nullptr);
+      Stream stream(network, shape.B, {});
       check_repeats(
           [&] {
-            pool.step(ids.data(), shape.B, from, to, threads);
+            stream.advance(call);
+            stream.commit();
+          },
+          "stream " + describe(s, shape, threads));
+      if (shape.T != 1) continue;
+      Pool pool(network, 2 * shape.B);
+      std::vector<SessionId> ids(shape.B);
+      for (SessionId& id : ids) id = pool.open({});
+      check_repeats(
+          [&] {
+            pool.advance(ids.data(), shape.B, call);
+            pool.commit();
             pool.close(ids.front());
-            ids.front() = pool.open(nullptr);
+            ids.front() = pool.open({});
           },
           "pool " + describe(s, shape, threads));
     }
   }
 }
 
-void check_layers(const KernelTable* kernels) {
-  const std::size_t K = 40, O = 100;
-  const std::vector<float> weight(O * K, 0.01f);
-  const PackedLinear layer = pack_linear(weight.data(), nullptr, O, K, kernels);
-  for (const std::size_t rows : {1, 7, 200}) {
-    const std::vector<float> x(rows * K, 0.5f);
-    std::vector<float> y(rows * O), z(rows * O);
-    OverTime call;
-    call.T = rows;
-    call.B = 1;
-    call.width = O;
-    call.x = {y.data(), static_cast<std::ptrdiff_t>(O), 0};
-    call.y = z.data();
-    check_repeats(
-        [&] {
-          linear(layer, x.data(), y.data(), rows);
-          softmax(*kernels, y.data(), z.data(), rows, O);
-          log_softmax(*kernels, y.data(), z.data(), rows, O);
-          layer_norm(nullptr, nullptr, 1e-5, y.data(), z.data(), rows, O);
-          activate(*kernels, Pointwise::tanh, y.data(), z.data(), rows * O);
-          mean_over_time(call);
-          max_over_time(call);
-        },
-        "the layers around a GRU, " + std::to_string(rows) + " rows");
-  }
+// Layers of every kind around a GRU: whole sequences of rows and of indices.
+void check_networks(const KernelTable* kernels) {
+  const std::size_t K = 40, H = 24, O = 100;
+  const std::vector<float> weight(O * H, 0.01f), tensors(3 * H * K, 0.01f);
+  GruSpec spec{{K, H, 1, 1, false, true, Activation::tanh, RecurrentActivation::sigmoid}, {}};
+  spec.layers.push_back({tensors.data(), tensors.data(), nullptr, nullptr});
+  const auto gru = std::make_shared<const PackedGru>(pack(spec, kernels));
+  const auto linear =
+      std::make_shared<const PackedLinear>(pack_linear(weight.data(), nullptr, O, H, kernels));
+  const auto norm = std::make_shared<const PackedLayerNorm>();
+  for (const OverTime::Kind kind :
+       {OverTime::Kind::last, OverTime::Kind::mean, OverTime::Kind::max, OverTime::Kind::reverse})
+    for (const bool indices : {false, true}) {
+      std::vector<NetworkLayer> layers;
+      if (indices) layers.emplace_back(OneHot{K});
+      for (const NetworkLayer& layer : std::vector<NetworkLayer>{
+               PackedActivation{kernels, Pointwise::tanh}, gru, norm, OverTime{kind, false}, linear,
+               PackedSoftmax{kernels, false}, PackedSoftmax{kernels, true}})
+        layers.push_back(layer);
+      const PackedNetwork network = pack_network(std::move(layers), indices ? 0 : K);
+      for (const std::size_t B : {1, 7, 100})
+        for (const std::size_t threads : {1, 2}) {
+          const std::size_t T = 20;
+          const std::vector<float> x(T * B * K, 0.5f);
+          const std::vector<std::int64_t> classes(T * B, 3);
+          std::vector<float> y(T * B * O);
+          Call call;
+          call.T = T;
+          call.B = B;
+          call.x = {x.data(), static_cast<std::ptrdiff_t>(B * K), static_cast<std::ptrdiff_t>(K)};
+          call.indices = {classes.data(), static_cast<std::ptrdiff_t>(B), 1};
+          call.width = indices ? 0 : K;
+          call.y = {y.data(), static_cast<std::ptrdiff_t>(B * O), static_cast<std::ptrdiff_t>(O)};
+          call.max_threads = threads;
+          check_repeats([&] { run(network, call); }, "a network, B=" + std::to_string(B) + ", " +
+                                                         std::to_string(threads) + " threads");
+        }
+    }
 }
 
 }  // namespace
@@ -170,7 +189,7 @@ TEST(allocations_are_seen) {
 }
 
 TEST(layers_around_a_gru) {
-  for (const KernelTable* kernels : runnable()) check_layers(kernels);
+  for (const KernelTable* kernels : runnable()) check_networks(kernels);
 }
 
 TEST(grus_streams_and_pools) {

@@ -7,9 +7,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "run/call.hpp"
 #include "support.hpp"
 
 using namespace fastgru;
@@ -27,6 +29,22 @@ bool close(const Floats& a, const std::vector<double>& exact, double tolerance =
   for (std::size_t i = 0; ok && i < a.size(); ++i)
     ok = std::abs(a[i] - exact[i]) <= tolerance * std::max(1.0, std::abs(exact[i]));
   return ok;
+}
+
+// One layer by itself, for rows of `width` features, which become rows of `outputs`.
+Floats run_rows(NetworkLayer layer, const float* x, std::size_t rows, std::size_t width,
+                std::size_t outputs) {
+  const PackedNetwork network = pack_network({std::move(layer)}, 0);
+  Floats y(rows * outputs);
+  Call call;
+  call.T = 1;
+  call.B = rows;
+  call.x = {x, 0, static_cast<std::ptrdiff_t>(width)};
+  call.width = width;
+  call.y = {y.data(), 0, static_cast<std::ptrdiff_t>(outputs)};
+  call.max_threads = rows % 2 ? 1 : 2;
+  run(network, call);
+  return y;
 }
 
 // Sizes around vectors, panels and three panels.
@@ -65,15 +83,14 @@ void check_linear(std::size_t O, std::size_t K, std::size_t rows, bool has_bias)
   check_isas(
       exact, what,
       [&](const KernelTable& kernels) {
-        const PackedLinear layer =
-            pack_linear(weight.data(), has_bias ? bias.data() : nullptr, O, K, &kernels);
+        const auto layer = std::make_shared<const PackedLinear>(
+            pack_linear(weight.data(), has_bias ? bias.data() : nullptr, O, K, &kernels));
         Floats weight_again(O * K), bias_again(O);
-        unpack_linear(layer, weight_again.data(), has_bias ? bias_again.data() : nullptr);
+        unpack_linear(*layer, weight_again.data(), has_bias ? bias_again.data() : nullptr);
         check(same_bits(weight, weight_again) && (!has_bias || same_bits(bias, bias_again)),
               what + ": unpacking gives other bits");
-        Floats y(rows * O), alone(O);
-        linear(layer, x.data(), y.data(), rows);
-        linear(layer, x.data() + (rows - 1) * K, alone.data(), 1);
+        const Floats y = run_rows(layer, x.data(), rows, K, O);
+        const Floats alone = run_rows(layer, x.data() + (rows - 1) * K, 1, K, O);
         check(std::memcmp(alone.data(), &y[(rows - 1) * O], O * sizeof(float)) == 0,
               what + ": a row alone has other bits");
         return y;
@@ -94,14 +111,10 @@ void check_softmax(std::size_t n, std::size_t rows) {
   }
   const std::string size = " n=" + std::to_string(n);
   check_isas(exact, "softmax" + size, [&](const KernelTable& kernels) {
-    Floats y(rows * n);
-    softmax(kernels, x.data(), y.data(), rows, n);
-    return y;
+    return run_rows(PackedSoftmax{&kernels, false}, x.data(), rows, n, n);
   });
   check_isas(log_exact, "log_softmax" + size, [&](const KernelTable& kernels) {
-    Floats y(rows * n);
-    log_softmax(kernels, x.data(), y.data(), rows, n);
-    return y;
+    return run_rows(PackedSoftmax{&kernels, true}, x.data(), rows, n, n);
   });
 }
 
@@ -113,15 +126,15 @@ void check_special_rows(std::size_t n) {
     for (std::size_t i = 0; i < n; ++i) {
       Floats x(n, -INFINITY), y(n), log_y(n);
       x[i] = -3e38f;
-      softmax(kernels, x.data(), y.data(), 1, n);
-      log_softmax(kernels, x.data(), log_y.data(), 1, n);
+      softmax_row(kernels, x.data(), y.data(), n);
+      log_softmax_row(kernels, x.data(), log_y.data(), n);
       bool ok = true;
       for (std::size_t j = 0; j < n; ++j)
         ok &= i == j ? y[j] == 1 && log_y[j] == 0 : y[j] == 0 && log_y[j] == -INFINITY;
       check(ok, std::string(level.name) + ": -infinity counts as nothing");
       x.assign(n, 3e38f);
       x[i] = NAN;
-      softmax(kernels, x.data(), y.data(), 1, n);
+      softmax_row(kernels, x.data(), y.data(), n);
       check(std::all_of(y.begin(), y.end(), [](float v) { return std::isnan(v); }),
             std::string(level.name) + ": NaN spreads in its row");
     }
@@ -142,9 +155,15 @@ void check_layer_norm(std::size_t n, std::size_t rows, bool affine) {
                              (affine ? static_cast<double>(weight[i]) : 1) +
                          (affine ? static_cast<double>(bias[i]) : 0);
   }
-  Floats y(rows * n);
-  layer_norm(affine ? weight.data() : nullptr, affine ? bias.data() : nullptr, 1e-5, x.data(),
-             y.data(), rows, n);
+  PackedLayerNorm norm;
+  norm.size = n;
+  norm.has_weight = norm.has_bias = affine;
+  norm.eps = 1e-5;
+  norm.storage = Buffer(2 * n * sizeof(float));
+  std::copy_n(weight.data(), n, norm.values());
+  std::copy_n(bias.data(), n, norm.values() + n);
+  const Floats y =
+      run_rows(std::make_shared<const PackedLayerNorm>(std::move(norm)), x.data(), rows, n, n);
   check(close(y, exact), "layer_norm n=" + std::to_string(n));
 }
 
@@ -153,9 +172,7 @@ void check_activate(std::size_t n) {
   std::vector<double> exact(n);
   for (std::size_t i = 0; i < n; ++i) exact[i] = std::tanh(static_cast<double>(x[i]));
   check_isas(exact, "tanh n=" + std::to_string(n), [&](const KernelTable& kernels) {
-    Floats y(n);
-    activate(kernels, Pointwise::tanh, x.data(), y.data(), n);
-    return y;
+    return run_rows(PackedActivation{&kernels, Pointwise::tanh}, x.data(), 1, n, n);
   });
 }
 
@@ -178,42 +195,51 @@ void check_over_time(std::size_t width, bool ragged) {
     }
   }
   Floats y(B * width);
-  OverTime call;
+  Call call;
   call.T = T;
   call.B = B;
   call.width = width;
   call.x = {x.data(), static_cast<std::ptrdiff_t>(B * width), static_cast<std::ptrdiff_t>(width)};
   call.lengths = ragged ? lengths.data() : nullptr;
-  call.y = y.data();
+  call.y = {y.data(), 0, static_cast<std::ptrdiff_t>(width)};
+  const auto give = [&](OverTime::Kind kind) {
+    run(pack_network({OverTime{kind, false}}, 0), call);
+    return y;
+  };
   const std::string size = " width=" + std::to_string(width);
-  mean_over_time(call);
-  check(close(y, mean), "mean_over_time" + size);
-  max_over_time(call);
-  check(close(y, most), "max_over_time" + size);
-  last_of_time(call);
-  check(close(y, last), "last_of_time" + size);
+  check(close(give(OverTime::Kind::mean), mean), "mean" + size);
+  check(close(give(OverTime::Kind::max), most), "max" + size);
+  check(close(give(OverTime::Kind::last), last), "last" + size);
 }
 
 void check_indices(std::size_t entries, std::size_t width) {
   const Floats table = random_floats(entries * width, 1.0f);
   const std::vector<std::int64_t> indices{static_cast<std::int64_t>(entries) - 1, 0};
-  Floats y(2 * width);
-  check(!embed(table.data(), entries, width, indices.data(), 2, y.data()) &&
-            std::equal(y.begin() + static_cast<std::ptrdiff_t>(width), y.end(), table.begin()),
-        "embed takes rows");
-  Floats ones(2 * entries);
-  check(!one_hot(entries, indices.data(), 2, ones.data()) && ones[entries - 1] == 1 &&
-            ones[entries] == 1 &&
+  const auto give = [&](NetworkLayer layer, std::size_t outputs) {
+    Floats y(2 * outputs);
+    Call call;
+    call.T = 1;
+    call.B = 2;
+    call.indices = {indices.data(), 0, 1};
+    call.y = {y.data(), 0, static_cast<std::ptrdiff_t>(outputs)};
+    run(pack_network({std::move(layer)}, 0), call);
+    return y;
+  };
+  PackedEmbedding embedding;
+  embedding.entries = entries;
+  embedding.width = width;
+  embedding.storage = Buffer(table.size() * sizeof(float));
+  std::copy(table.begin(), table.end(), embedding.table());
+  const Floats y = give(std::make_shared<const PackedEmbedding>(std::move(embedding)), width);
+  check(std::equal(y.begin() + static_cast<std::ptrdiff_t>(width), y.end(), table.begin()) &&
+            std::equal(y.begin(), y.begin() + static_cast<std::ptrdiff_t>(width),
+                       table.end() - static_cast<std::ptrdiff_t>(width)),
+        "an embedding takes rows");
+  const Floats ones = give(OneHot{entries}, entries);
+  check(ones[entries - 1] == 1 && ones[entries] == 1 &&
             std::count(ones.begin(), ones.end(), 0.0f) ==
                 static_cast<std::ptrdiff_t>(2 * entries - 2),
         "one_hot sets one");
-  for (const std::int64_t wrong : {std::int64_t{-1}, static_cast<std::int64_t>(entries),
-                                   std::int64_t{INT64_MIN}, std::int64_t{INT64_MAX}}) {
-    const std::vector<std::int64_t> bad{0, wrong};
-    check(embed(table.data(), entries, width, bad.data(), 2, y.data()) == wrong &&
-              one_hot(entries, bad.data(), 2, ones.data()) == wrong,
-          "an index outside is returned");
-  }
 }
 
 }  // namespace

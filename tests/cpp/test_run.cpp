@@ -45,7 +45,6 @@ void check_gru(const GruSizes& sizes, std::size_t T, std::size_t B, bool ragged)
     // Promise 1's floor is 5e-7; relu and identity feed rounding back without bound.
     check(error <= (sizes.activation == Activation::tanh ? 5e-7f : 2e-5f),
           name + ": error " + std::to_string(error));
-    const Machine machine = machine_with(kernels->lanes);
     for (const Grid grid :
          {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{3, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}, Grid{1, 1, 3},
           Grid{2, 2, 1}, Grid{2, 1, 2}, Grid{1, 2, 2}, Grid{2, 2, 2}})
@@ -56,7 +55,7 @@ void check_gru(const GruSizes& sizes, std::size_t T, std::size_t B, bool ragged)
           continue;
         if (lanes != RowsInLanes::never && grid.unit_groups > 1) continue;
         if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
-        Plan plan = make_plan(sizes, machine, {T, B}, grid, lanes);
+        Plan plan = make_plan(packed, {T, B}, grid, lanes);
         const std::string by = name + ": same bits by plan " + std::to_string(grid.row_groups) +
                                " x " + std::to_string(grid.directions) + " x " +
                                std::to_string(grid.unit_groups) + ", rows in lanes " +
@@ -84,14 +83,13 @@ Result check_reduced_calls(const PackedGru& packed, const Case& c, const Result&
   for (std::size_t i = 0; i < got.y.size(); ++i)
     error = std::max(error, std::abs(got.y[i] - expected.y[i]));
   check(error <= 0.02f, name + ": error " + std::to_string(error));
-  const Machine machine = machine_with(packed.kernels->lanes);
   for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}}) {
     if (grid.row_groups > B || grid.directions > sizes.num_directions ||
         grid.unit_groups > sizes.panels())
       continue;
     if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
     for (const bool far : {false, true}) {
-      Plan plan = make_plan(sizes, machine, {T, B}, grid, RowsInLanes::never);
+      Plan plan = make_plan(packed, {T, B}, grid, RowsInLanes::never);
       plan.far_input = plan.far_recurrent = far;
       check(engine(packed, c, &plan) == got, name + ": same bits by plan");
     }

@@ -20,6 +20,7 @@ void check_pool(const GruSizes& sizes, std::size_t B) {
   const std::size_t H = sizes.hidden_size, L = sizes.num_layers, capacity = 2 * B + 1;
   for (const KernelTable* kernels : runnable()) {
     const auto packed = std::make_shared<const PackedGru>(pack(gru.spec, kernels));
+    const PackedNetwork network = network_of(*packed);
     const Result expected = engine(*packed, c, nullptr, false);
     const std::string name = describe(sizes, c, kernels->name);
     std::vector<std::uint32_t> slots(capacity);
@@ -42,12 +43,13 @@ void check_pool(const GruSizes& sizes, std::size_t B) {
       call.B = B;
       call.x = {c.x.data(), 0, static_cast<std::ptrdiff_t>(sizes.input_size)};
       call.y = {y.data(), 0, static_cast<std::ptrdiff_t>(H)};
-      call.h_0 = call.h_n = states.data();
+      call.width = sizes.input_size;
+      const GruStates in_slab{states.data(), states.data()};
+      call.states = &in_slab;
       call.slots = slots.data();
       call.state_rows = capacity;
-      call.end_layer = L;
-      run(*packed, call,
-          make_plan(sizes, machine_with(kernels->lanes), {1, B}, grid, RowsInLanes::never));
+      Plan plan;
+      run(network, call, make_plan(network, {1, B}, grid, &plan, RowsInLanes::never));
       check(same_bits(y, expected.y), name + ": outputs of a pool");
       check(same_bits(states, after), name + ": states of a pool, and nobody else's");
     }
@@ -62,18 +64,28 @@ void check_stream(const GruSizes& sizes, std::size_t T, std::size_t B) {
   for (const KernelTable* kernels : runnable()) {
     const auto packed = std::make_shared<const PackedGru>(pack(gru.spec, kernels));
     const Result whole = engine(*packed, c, nullptr, false);
-    Stream stream(packed, B, c.h_0.data());
+    Stream stream(std::make_shared<const PackedNetwork>(network_of(*packed)), B, {c.h_0.data()});
     for (int round = 0; round < 2; ++round) {
       Floats y(T * B * H);
-      for (std::size_t t = 0; t < T; ++t)
-        stream.advance(1, {&c.x[t * B * I], 0, static_cast<std::ptrdiff_t>(I)},
-                       {&y[t * B * H], 0, static_cast<std::ptrdiff_t>(H)}, 2);
-      check(y == whole.y && std::equal(whole.h_n.begin(), whole.h_n.end(), stream.state()),
+      for (std::size_t t = 0; t < T; ++t) {
+        Call call;
+        call.T = 1;
+        call.x = {&c.x[t * B * I], 0, static_cast<std::ptrdiff_t>(I)};
+        call.width = I;
+        call.y = {&y[t * B * H], 0, static_cast<std::ptrdiff_t>(H)};
+        call.max_threads = 2;
+        const Floats before(stream.state(0), stream.state(0) + stream.state_floats(0));
+        stream.advance(call);
+        check(std::equal(before.begin(), before.end(), stream.state(0)),
+              "states change when a call is committed, not before");
+        stream.commit();
+      }
+      check(y == whole.y && std::equal(whole.h_n.begin(), whole.h_n.end(), stream.state(0)),
             describe(sizes, c, kernels->name) + ": steps give the bits of the sequence");
       const Stream copy(stream);
       stream.reset();
-      check(std::equal(c.h_0.begin(), c.h_0.end(), stream.state()), "reset returns to h_0");
-      check(std::equal(whole.h_n.begin(), whole.h_n.end(), copy.state()), "a copy is independent");
+      check(std::equal(c.h_0.begin(), c.h_0.end(), stream.state(0)), "reset returns to h_0");
+      check(std::equal(whole.h_n.begin(), whole.h_n.end(), copy.state(0)), "a copy is independent");
     }
     check(stream.try_acquire() && !stream.try_acquire(), "a stream has one user at a time");
     stream.release();
