@@ -10,9 +10,12 @@ namespace {
 
 constexpr std::size_t kMinRowBlock = 8;
 
-// Full-length layer outputs of a bidirectional stack (two take turns) stay below this, so that the
-// arena keeps them between calls, as long as kMinRowBlock rows allow.
+// A bidirectional stack keeps the whole output of a layer for the next one (two buffers take turns)
+// for the rows of a block. These buffers stay below kSequenceBytes, so that the arena keeps them
+// between calls, but hold kMinRowBlock rows; and where sequences are so long that these would need
+// more than kMostSequenceBytes, a block has fewer rows, down to one.
 constexpr std::size_t kSequenceBytes = std::size_t{48} << 20;
+constexpr std::size_t kMostSequenceBytes = std::size_t{512} << 20;
 
 // Weights come from far away where those that are read before they are read again fill more of the
 // last fast cache than this: other things are in there too. Going block by block made steps 1.2 to
@@ -35,6 +38,21 @@ std::size_t even_blocks(std::size_t n, std::size_t most) {
   return n <= most ? std::max<std::size_t>(1, n) : divided_up(n, divided_up(n, most));
 }
 
+// Bytes of whole layer outputs that a call keeps for each row of a block.
+std::size_t sequence_bytes(const GruSizes& sizes, std::size_t T) {
+  if (sizes.num_directions == 1 || sizes.num_layers == 1) return 0;
+  return T * 2 * sizes.hidden_size * sizeof(float) * std::min<std::size_t>(2, sizes.num_layers - 1);
+}
+
+// Most rows of a block, by what each of the row groups may keep of whole layer outputs.
+std::size_t most_rows_kept(const GruSizes& sizes, std::size_t T, std::size_t row_groups) {
+  const std::size_t kept = sequence_bytes(sizes, T);
+  if (kept == 0) return kMaxRowBlock;
+  const std::size_t rows = kMostSequenceBytes / row_groups / kept;
+  // Whole tiles, where there is one.
+  return std::max<std::size_t>(1, rows < kMinRowBlock ? rows : rows / kMinRowBlock * kMinRowBlock);
+}
+
 }  // namespace
 
 bool can_share(const GruSizes& sizes, std::size_t B) {
@@ -46,11 +64,15 @@ Grid choose_grid(const PackedGru& gru, const CallShape& shape) {
   Grid grid;
   if (shape.max_threads <= 1 || !can_share(sizes, shape.B)) return grid;
   const std::size_t P = sizes.panels(), D = sizes.num_directions;
+  // Each row group keeps sequences of its own.
+  const std::size_t most_row_groups =
+      std::max<std::size_t>(1, kMostSequenceBytes / (sequence_bytes(sizes, shape.T) + 1));
   double best =
       estimate_microseconds(gru, shape.T, shape.B) * kWorthThreads - shape.region_microseconds;
   for (std::size_t directions = 1; directions <= D; ++directions)
     for (std::size_t units = 1; units <= std::min(P, kMostUnitGroups); ++units) {
-      const std::size_t rows = std::min(shape.max_threads / (directions * units), shape.B);
+      const std::size_t rows =
+          std::min({shape.max_threads / (directions * units), shape.B, most_row_groups});
       if (rows * directions * units <= 1) continue;
       const double cost =
           part_microseconds(gru, shape.T,
@@ -82,6 +104,7 @@ Plan make_plan(const PackedGru& gru, const CallShape& shape) {
 Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid) {
   const bool fit =
       !shape.traced && grid.unit_groups == 1 &&
+      most_rows_kept(gru.sizes, shape.T, grid.row_groups) >= 2 * gru.machine.lanes &&
       rows_fit_lanes(gru.sizes, gru.machine.lanes, divided_up(shape.B, grid.row_groups));
   return make_plan(gru, shape, grid, fit ? RowsInLanes::where_they_fit : RowsInLanes::never);
 }
@@ -107,8 +130,9 @@ Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid,
   std::size_t most =
       beyond_l2 ? kMaxRowBlock : std::clamp(kGatesBytes / row_bytes, kMinRowBlock, kMaxRowBlock);
   if (sizes.num_directions == 2 && sizes.num_layers > 1) {
-    const std::size_t sequence = shape.T * 2 * sizes.hidden_size * sizeof(float);
-    most = std::min(most, std::max(kMinRowBlock, kSequenceBytes / (2 * sequence + 1)));
+    const std::size_t two = shape.T * 4 * sizes.hidden_size * sizeof(float);
+    most = std::min(most, std::max(kMinRowBlock, kSequenceBytes / (two + 1)));
+    most = std::min(most, most_rows_kept(sizes, shape.T, grid.row_groups));
   }
   const bool units_only = rows_in_lanes == RowsInLanes::never;
   const std::size_t width = 2 * machine.lanes;
@@ -117,7 +141,7 @@ Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid,
   plan.row_block = even_blocks(rows, most);
   if (!units_only)
     plan.row_block = round_up(plan.row_block, width);
-  else if (plan.row_block < rows)  // full tiles, and a smaller last block
+  else if (plan.row_block < rows && most >= kMinRowBlock)  // full tiles, and a smaller last block
     plan.row_block = round_up(plan.row_block, kMinRowBlock);
   // More rows than a tile or two would read both matrices' panels by turns, again and again.
   plan.fused = shape.T == 1 && units_only && plan.row_block <= kMinRowBlock;

@@ -5,6 +5,7 @@
 #include "plan/plan.hpp"
 #include "plan/thread_cost.hpp"
 #include "run/run.hpp"
+#include "system/arena.hpp"
 #include "system/parallel.hpp"
 
 namespace fastgru {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "system/arena.hpp"
 #include "system/float_mode.hpp"
 
 namespace fastgru {

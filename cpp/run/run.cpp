@@ -11,6 +11,7 @@
 #include <cstring>
 #include <new>
 
+#include "system/arena.hpp"
 #include "system/float_mode.hpp"
 #include "system/parallel.hpp"
 
@@ -451,6 +452,12 @@ bool goes_backwards(const PackedGru& gru, std::size_t steps) {
 }
 
 }  // namespace
+
+std::size_t scratch_bytes(const PackedGru& gru, const Call& call, const Plan& plan) {
+  Carver counter({});
+  carve_workspace(counter, gru, call, plan);
+  return counter.used();
+}
 
 std::optional<std::size_t> run(const PackedGru& gru, const Call& call, const Plan& plan) {
   assert(call.first_layer < call.end_layer && call.end_layer <= gru.sizes.num_layers);

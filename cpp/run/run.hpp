@@ -14,4 +14,7 @@ namespace fastgru {
 // has done nothing, where the runtime gave fewer threads.
 std::optional<std::size_t> run(const PackedGru& gru, const Call& call, const Plan& plan);
 
+// Bytes of scratch memory that this call takes from the calling thread's arena.
+std::size_t scratch_bytes(const PackedGru& gru, const Call& call, const Plan& plan);
+
 }  // namespace fastgru
