@@ -1,6 +1,7 @@
 #include "run/call.hpp"
 
 #include <cstdint>
+#include <optional>
 
 #include "plan/plan.hpp"
 #include "plan/thread_cost.hpp"
@@ -26,8 +27,8 @@ Grid threaded_grid(const PackedGru& gru, const Call& call, CallShape& shape) {
 
 }  // namespace
 
-void run(const PackedGru& gru, const Call& call) {
-  if (call.B == 0) return;
+bool run(const PackedGru& gru, const Call& call) {
+  if (call.B == 0) return true;
   CallShape shape;
   shape.T = call.T;
   shape.B = call.B;
@@ -37,12 +38,12 @@ void run(const PackedGru& gru, const Call& call) {
   const bool may_share =
       call.max_threads != 1 && estimate >= kParallelFrom && can_share(gru.sizes, call.B);
   const Grid grid = may_share ? threaded_grid(gru, call, shape) : Grid{};
-  auto long_waits = run(gru, call, make_plan(gru, shape, grid));
-  const bool ran = long_waits.has_value();
-  if (!ran)
-    long_waits = run(gru, call, make_plan(gru, shape, Grid{}));  // fewer threads than planned
-  if (may_share) call_ended(ran && grid.threads() > 1, *long_waits);
+  std::optional<RunResult> result = run(gru, call, make_plan(gru, shape, grid));
+  const bool as_planned = result.has_value();
+  if (!as_planned) result = run(gru, call, make_plan(gru, shape, Grid{}));
+  if (may_share) call_ended(as_planned && grid.threads() > 1, result->long_waits);
   release_arena();
+  return !result->interrupted;
 }
 
 }  // namespace fastgru

@@ -8,6 +8,7 @@
 
 #include "network/pack.hpp"
 #include "plan/cost.hpp"
+#include "run/interrupt.hpp"
 
 namespace fastgru {
 
@@ -43,10 +44,15 @@ struct Call {
   // gates r, z, n to 1, 2 and 3 times trace_stride behind it. 0: no trace, directions side by side.
   std::ptrdiff_t trace_stride = 0;
   std::ptrdiff_t direction_stride = 0;
+  // Null: the call runs to its end. Else h_n is written when all is done, and not at all where the
+  // call is interrupted, so that h_0 and h_n are as before also where they are one array; y holds
+  // anything then. Costs a copy of h_n.
+  const Interrupt* interrupt = nullptr;
 };
 
-// Throws std::bad_alloc where there is no memory for scratch, and std::invalid_argument where the
-// environment asks for a number of threads that is none; then nothing has changed.
-void run(const PackedGru& gru, const Call& call);
+// False where the call was interrupted. Throws std::bad_alloc where there is no memory for scratch,
+// and std::invalid_argument where the environment asks for a number of threads that is none; then
+// nothing has changed.
+bool run(const PackedGru& gru, const Call& call);
 
 }  // namespace fastgru

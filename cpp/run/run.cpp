@@ -59,6 +59,9 @@ struct Workspace {
   Scratch* threads;        // [the grid]
   Arrival* row_barriers;   // [the grid]: the threads of one row group wait for each other
   Arrival* unit_barriers;  // [the grid]: the threads that share one layer's units wait
+  // [layers * D, B, H] or null. Where a call may be interrupted, its last states are kept here
+  // until all are there.
+  float* last_states;
 };
 
 Workspace carve_workspace(Carver& carver, const PackedGru& gru, const Call& call,
@@ -80,6 +83,9 @@ Workspace carve_workspace(Carver& carver, const PackedGru& gru, const Call& call
   w.threads = carver.take<Scratch>(plan.grid.threads());
   w.row_barriers = carver.take<Arrival>(plan.grid.threads());
   w.unit_barriers = carver.take<Arrival>(plan.grid.threads());
+  if (call.interrupt)
+    w.last_states = carver.take<float>(
+        checked_product(checked_product(layers * sizes.num_directions, call.B), sizes.hidden_size));
   for (std::size_t group = 0, thread = 0; group < plan.grid.row_groups; ++group) {
     Scratch s{};
     if (layers > 1) s.sequences[0] = carver.take<float>(sequence);
@@ -113,6 +119,7 @@ struct Job {
   const Plan& plan;
   const Workspace& space;
   bool backwards;  // see Steps
+  Interruption& interruption;
 };
 
 struct Range {
@@ -137,6 +144,8 @@ class RowBlock {
         call_(job.call),
         plan_(job.plan),
         backwards_(job.backwards),
+        interruption_(job.interruption),
+        last_states_(job.space.last_states),
         share_(share),
         scratch_(share.scratch),
         order_(job.space.order + begin),
@@ -174,13 +183,14 @@ class RowBlock {
   }
 
  private:
-  // Calls work(first step, steps, active rows) for stretches in which no row ends.
+  // Calls work(first step, steps, active rows) for stretches in which no row ends. Leaves early
+  // where the call is given up.
   template <class Work>
   void for_each_segment(Work work) const {
     std::size_t rows = count_, step = 0;
     while (true) {
       while (rows > 0 && lengths_[rows - 1] <= step) --rows;
-      if (rows == 0) return;
+      if (rows == 0 || interruption_.given_up()) return;
       const std::size_t steps = std::min(plan_.time_block, lengths_[rows - 1] - step);
       work(step, steps, rows);
       step += steps;
@@ -284,7 +294,8 @@ class RowBlock {
   // nothing beside it: where the rows stay and lie side by side, and the share has all units, it
   // can be the caller's own.
   bool states_in_place() const {
-    if (call_.lengths || call_.slots || share_.unit_barrier.count() > 1) return false;
+    if (call_.lengths || call_.slots || last_states_ || share_.unit_barrier.count() > 1)
+      return false;
     for (std::size_t l = call_.first_layer; l < call_.end_layer; ++l)
       if (!in_lanes(gru_.layers[l * sizes_.num_directions], count_)) return false;
     return true;
@@ -318,12 +329,19 @@ class RowBlock {
     }
   }
 
+  // Where a row's last state goes.
+  float* last_state(std::size_t layer, std::size_t direction, std::size_t row) const {
+    if (!last_states_) return call_.h_n + state_offset(layer, direction, row);
+    const std::size_t l = (layer - call_.first_layer) * sizes_.num_directions + direction;
+    return last_states_ + (l * call_.B + order_[row]) * sizes_.hidden_size + share_.units.begin;
+  }
+
   // A row's state stays where its last step left it.
   void finish_layer(std::size_t layer, std::size_t direction) const {
     if (in_place_) return;
     for (std::size_t row = 0; row < count_; ++row)
       std::memcpy(
-          call_.h_n + state_offset(layer, direction, row),
+          last_state(layer, direction, row),
           state(layer, direction, lengths_[row]) + row * plan_.state_stride + share_.units.begin,
           share_.units.size() * sizeof(float));
   }
@@ -363,6 +381,8 @@ class RowBlock {
   const Call& call_;
   const Plan& plan_;
   const bool backwards_;
+  Interruption& interruption_;
+  float* const last_states_;
   Share& share_;
   const Scratch& scratch_;
   const std::size_t* order_;
@@ -384,6 +404,7 @@ void run_share(const Job& job, Share& share) {
         share.row_barrier.wait();  // the next layer reads what all threads wrote
       }
     }
+    if (job.interruption.given_up()) return;
     for (std::size_t d = share.directions.begin; d < share.directions.end; ++d)
       block.clear_padding(d);
   }
@@ -420,10 +441,11 @@ std::size_t run_thread(const Job& job, std::size_t thread) {
       {panels.begin * kPanel, std::min(panels.end * kPanel, sizes.hidden_size)},
       job.space.threads[thread],
       Barrier(job.space.row_barriers + first, thread - first, plan.grid.threads_per_row_group(),
-              plan.patience),
-      Barrier(job.space.unit_barriers + first_of_units, unit, plan.grid.unit_groups,
-              plan.patience)};
+              plan.patience, job.interruption.flag()),
+      Barrier(job.space.unit_barriers + first_of_units, unit, plan.grid.unit_groups, plan.patience,
+              job.interruption.flag())};
   run_share(job, share);
+  job.interruption.share_ended(plan.grid.threads());
   return share.unit_barrier.long_waits();
 }
 
@@ -451,6 +473,17 @@ bool goes_backwards(const PackedGru& gru, std::size_t steps) {
   return backwards;
 }
 
+// All last states at once, from where they were kept, to h_n.
+void write_last_states(const PackedGru& gru, const Call& call, const Workspace& space) {
+  const std::size_t H = gru.sizes.hidden_size;
+  const std::size_t layers = (call.end_layer - call.first_layer) * gru.sizes.num_directions;
+  for (std::size_t l = 0; l < layers; ++l)
+    for (std::size_t b = 0; b < call.B; ++b) {
+      const std::size_t at = call.slots ? l * call.state_rows + call.slots[b] : l * call.B + b;
+      std::memcpy(call.h_n + at * H, space.last_states + (l * call.B + b) * H, H * sizeof(float));
+    }
+}
+
 }  // namespace
 
 std::size_t scratch_bytes(const PackedGru& gru, const Call& call, const Plan& plan) {
@@ -459,7 +492,7 @@ std::size_t scratch_bytes(const PackedGru& gru, const Call& call, const Plan& pl
   return counter.used();
 }
 
-std::optional<std::size_t> run(const PackedGru& gru, const Call& call, const Plan& plan) {
+std::optional<RunResult> run(const PackedGru& gru, const Call& call, const Plan& plan) {
   assert(call.first_layer < call.end_layer && call.end_layer <= gru.sizes.num_layers);
   Carver carver(arena_of(0));
   Workspace space = carve_workspace(carver, gru, call, plan);
@@ -472,14 +505,23 @@ std::optional<std::size_t> run(const PackedGru& gru, const Call& call, const Pla
     new (&space.unit_barriers[thread]) Arrival;
   }
   sort_rows(call, space);
-  const Job job{gru, call, plan, space, goes_backwards(gru, call.T)};
-  if (plan.grid.threads() == 1) return run_thread(job, 0);
+  Interruption interruption(call.interrupt);
+  const Job job{gru, call, plan, space, goes_backwards(gru, call.T), interruption};
   std::atomic<std::size_t> long_waits{0};
-  const bool ran = parallel(plan.grid.threads(), [&](std::size_t index) {
-    long_waits.fetch_add(run_thread(job, index), std::memory_order_relaxed);
-  });
-  if (!ran) return std::nullopt;
-  return long_waits;
+  if (plan.grid.threads() == 1) {
+    run_thread(job, 0);
+  } else {
+    const auto body = [&](std::size_t index) {
+      long_waits.fetch_add(run_thread(job, index), std::memory_order_relaxed);
+    };
+    const bool ran = call.interrupt
+                         ? parallel(plan.grid.threads(), body, [&] { interruption.ask(); })
+                         : parallel(plan.grid.threads(), body);
+    if (!ran) return std::nullopt;
+  }
+  const bool interrupted = interruption.flag() && *interruption.flag();
+  if (space.last_states && !interrupted) write_last_states(gru, call, space);
+  return RunResult{long_waits, interrupted};
 }
 
 }  // namespace fastgru
