@@ -171,6 +171,7 @@ def test_public_names() -> None:
         "Trace",
         "cpu_info",
         "get_num_threads",
+        "release_memory",
         "load",
         "set_num_threads",
     }

@@ -79,6 +79,7 @@ struct NetworkFacts {
   Machine machine;                   // of its first stack, or first linear layer
   std::size_t most_panels = 1;       // of a layer
   std::size_t block_width = 0;       // the widest rows that stand in time blocks
+  std::size_t sequence_width = 0;    // floats of a row's step in the buffers between sections
   double row_step_microseconds = 0;  // one step of one row; 0: it takes rows of any width
   bool both_directions = false;      // whether a layer has two
   bool only_grus = false;

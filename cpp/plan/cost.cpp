@@ -178,9 +178,16 @@ NetworkFacts facts_of(const PackedNetwork& network) {
       if (network.grus.empty()) facts.machine = machine_for(*node.linear->kernels);
     }
   }
-  for (const Section& section : network.sections)
+  std::size_t widest_sequence = 0, sequences = 0;
+  for (std::size_t s = 0; s < network.sections.size(); ++s) {
+    const Section& section = network.sections[s];
     for (std::size_t i = section.begin; i + 1 < section.end; ++i)
       facts.block_width = std::max(facts.block_width, network.nodes[i].outputs);
+    if (s + 1 == network.sections.size() || network.sections[s + 1].single_step) continue;
+    widest_sequence = std::max(widest_sequence, network.nodes[section.end - 1].outputs);
+    ++sequences;
+  }
+  facts.sequence_width = widest_sequence * std::min<std::size_t>(2, sequences);
   if (any_width) return facts;
   for (const PackedGru* gru : network.grus)
     facts.row_step_microseconds += gru->facts.row_step_microseconds;

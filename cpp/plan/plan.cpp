@@ -10,9 +10,12 @@ namespace {
 
 constexpr std::size_t kMinRowBlock = 8;
 
-// Full-length layer outputs of a bidirectional stack (two take turns) stay below this, so that the
-// arena keeps them between calls, as long as kMinRowBlock rows allow.
+// Between sections stand whole sequences of the rows of a block (two buffers take turns). They stay
+// below kSequenceBytes, so that the arena keeps them between calls, but hold kMinRowBlock rows; and
+// where sequences are so long that these would need more than kMostSequenceBytes, a block has fewer
+// rows, down to one.
 constexpr std::size_t kSequenceBytes = std::size_t{48} << 20;
+constexpr std::size_t kMostSequenceBytes = std::size_t{512} << 20;
 
 // Weights come from far away where those that are read before they are read again fill more of the
 // last fast cache than this: other things are in there too. Going block by block made steps 1.2 to
@@ -53,6 +56,22 @@ double grid_microseconds(const PackedNetwork& network, const CallShape& shape, c
          other_layers_microseconds(network, shape.T, rows, shape.width) / static_cast<double>(team);
 }
 
+// Bytes of whole sequences that a call keeps for each row of a block.
+std::size_t sequence_bytes(const PackedNetwork& network, std::size_t T) {
+  return T * network.facts.sequence_width * sizeof(float);
+}
+
+// Most rows of a block, by what each of the row groups may keep of whole sequences.
+std::size_t most_rows_kept(const PackedNetwork& network, std::size_t T, std::size_t row_groups) {
+  const std::size_t kept = sequence_bytes(network, T);
+  if (kept == 0) return kMaxRowBlock;
+  const std::size_t rows = kMostSequenceBytes / row_groups / kept;
+  // Whole tiles, where there is one.
+  const std::size_t tiles = rows < kMinRowBlock ? rows : rows / kMinRowBlock * kMinRowBlock;
+  return std::max<std::size_t>(
+      1, std::min({kMaxRowBlock, tiles, std::max(kMinRowBlock, kSequenceBytes / kept)}));
+}
+
 // What rows in time blocks may take: a part of L2, beside the weights that stream through it.
 constexpr std::size_t kBlockBytes = std::size_t{256} << 10;
 
@@ -80,11 +99,15 @@ Grid choose_grid(const PackedNetwork& network, const CallShape& shape) {
   Grid grid;
   if (shape.max_threads <= 1 || !can_share(network, shape.B)) return grid;
   const std::size_t directions_at_most = facts.both_directions ? 2 : 1;
+  // Each row group keeps sequences of its own.
+  const std::size_t most_row_groups =
+      std::max<std::size_t>(1, kMostSequenceBytes / (sequence_bytes(network, shape.T) + 1));
   double best = estimate_microseconds(network, shape.T, shape.B, shape.width) * kWorthThreads -
                 shape.region_microseconds;
   for (std::size_t directions = 1; directions <= directions_at_most; ++directions)
     for (std::size_t units = 1; units <= std::min(facts.most_panels, kMostUnitGroups); ++units) {
-      const std::size_t rows = std::min(shape.max_threads / (directions * units), shape.B);
+      const std::size_t rows =
+          std::min({shape.max_threads / (directions * units), shape.B, most_row_groups});
       if (rows * directions * units <= 1) continue;
       const Grid wanted{rows, directions, units};
       const double cost = grid_microseconds(network, shape, wanted);
@@ -108,7 +131,7 @@ bool rows_fit_lanes(const GruSizes& sizes, std::size_t lanes, std::size_t rows) 
 }
 
 Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid,
-               RowsInLanes rows_in_lanes) {
+               RowsInLanes rows_in_lanes, std::size_t most_rows) {
   const GruSizes& sizes = gru.sizes;
   const Machine& machine = gru.machine;
   Plan plan;
@@ -127,10 +150,7 @@ Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid,
       gru.facts.recurrent_bytes * plan.share_panels(sizes) > machine.l2 * sizes.panels();
   std::size_t most =
       beyond_l2 ? kMaxRowBlock : std::clamp(kGatesBytes / row_bytes, kMinRowBlock, kMaxRowBlock);
-  if (sizes.num_directions == 2 && sizes.num_layers > 1) {
-    const std::size_t sequence = shape.T * 2 * sizes.hidden_size * sizeof(float);
-    most = std::min(most, std::max(kMinRowBlock, kSequenceBytes / (2 * sequence + 1)));
-  }
+  most = std::min(most, most_rows);
   const bool units_only = rows_in_lanes == RowsInLanes::never;
   const std::size_t width = 2 * machine.lanes;
   if (!units_only) most = std::max(width, most / width * width);
@@ -138,7 +158,7 @@ Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid,
   plan.row_block = even_blocks(rows, most);
   if (!units_only)
     plan.row_block = round_up(plan.row_block, width);
-  else if (plan.row_block < rows)  // full tiles, and a smaller last block
+  else if (plan.row_block < rows && most >= kMinRowBlock)  // full tiles, and a smaller last block
     plan.row_block = round_up(plan.row_block, kMinRowBlock);
   const std::size_t longest =
       kGatesBytes / (std::max(row_bytes, gru.facts.operand_bytes) * plan.row_block);
@@ -153,8 +173,9 @@ NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, cons
   plan.grid = grid;
   plan.grus = plans;
   const std::size_t rows = divided_up(shape.B, grid.row_groups);
+  const std::size_t most_rows = most_rows_kept(network, shape.T, grid.row_groups);
   if (network.grus.empty()) {
-    plan.row_block = even_blocks(rows, kMaxRowBlock);
+    plan.row_block = even_blocks(rows, most_rows);
     plan.time_block = std::max<std::size_t>(1, shape.T);
     plan.patience = Barrier::kPatience;
   } else {
@@ -165,11 +186,11 @@ NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, cons
     const std::size_t parts =
         gru.sizes.num_directions == 2 ? grid.unit_groups : grid.threads_per_row_group();
     RowsInLanes lanes = rows_in_lanes;
-    if (shape.traced || parts != 1 ||
+    if (shape.traced || parts != 1 || most_rows < 2 * gru.machine.lanes ||
         (lanes == RowsInLanes::where_they_fit &&
          !rows_fit_lanes(gru.sizes, gru.machine.lanes, rows)))
       lanes = RowsInLanes::never;
-    plans[i] = make_plan(gru, shape, grid, lanes);
+    plans[i] = make_plan(gru, shape, grid, lanes, most_rows);
     plan.row_block = std::min(plan.row_block, plans[i].row_block);
     plan.time_block = std::min(plan.time_block, plans[i].time_block);
     plan.patience = std::max(plan.patience, plans[i].patience);

@@ -72,9 +72,10 @@ bool can_share(const PackedNetwork& network, std::size_t B);
 NetworkPlan make_plan(const PackedNetwork& network, const CallShape& shape, const Grid& grid,
                       Plan* plans, RowsInLanes rows_in_lanes = RowsInLanes::where_they_fit);
 
-// One stack by itself. Rows in lanes needs a grid whose units are not shared.
+// One stack by itself, with at most so many rows in a block. Rows in lanes needs a grid whose units
+// are not shared.
 Plan make_plan(const PackedGru& gru, const CallShape& shape, const Grid& grid,
-               RowsInLanes rows_in_lanes);
+               RowsInLanes rows_in_lanes, std::size_t most_rows = kMaxRowBlock);
 
 // Whether `rows` rows are better in the lanes than the units are.
 bool rows_fit_lanes(const GruSizes& sizes, std::size_t lanes, std::size_t rows);

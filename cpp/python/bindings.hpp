@@ -19,6 +19,11 @@
 #include <string>
 #include <thread>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "network/network.hpp"
 #include "plan/cost.hpp"
 #include "python/arrays.hpp"
@@ -98,7 +103,19 @@ class ReleasedGil {
   // held: let go where the thread waits for the end.
   explicit ReleasedGil(std::unique_lock<ForkAwareMutex>* held = nullptr)
       : held_(held), state_(PyEval_SaveThread()) {}
-  ~ReleasedGil() {
+  ~ReleasedGil() { restore(); }
+  // Runs work() with the GIL, which must not throw.
+  template <class Work>
+  void hold_for(Work work) {
+    restore();
+    work();
+    state_ = PyEval_SaveThread();
+  }
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+ private:
+  void restore() {
 #if defined(__GLIBCXX__)  // elsewhere pthread_exit() does not unwind
     try {
       PyEval_RestoreThread(state_);
@@ -110,20 +127,60 @@ class ReleasedGil {
     PyEval_RestoreThread(state_);
 #endif
   }
-  ReleasedGil(const ReleasedGil&) = delete;
-  ReleasedGil& operator=(const ReleasedGil&) = delete;
 
- private:
   std::unique_lock<ForkAwareMutex>* held_;
   PyThreadState* state_;
 };
 
-// Runs work(), estimated at this many microseconds, with the GIL released if it is long.
-template <class Work>
-void compute(double microseconds, Work work) {
-  if (microseconds < kReleaseGilFrom) return work();
-  const ReleasedGil released;
-  work();
+// Calls that take longer than this can be ended by a signal's handler that raises, in a thread that
+// runs such handlers. Asking for it takes the GIL back for a moment.
+constexpr double kInterruptibleFrom = 50e3;  // microseconds
+constexpr double kAskEvery = 50;             // milliseconds
+
+// Whether this is a thread that runs the handlers of signals: in other threads nobody is asked.
+inline bool runs_signal_handlers() {
+#if defined(__linux__)
+  return syscall(SYS_gettid) == getpid();
+#else
+  return true;
+#endif
+}
+
+// Lets handlers run while a call has given the GIL away.
+class SignalWatch {
+ public:
+  explicit SignalWatch(ReleasedGil* released) : released_(released) {}
+  Interrupt interrupt() {
+    return {[](void* self) { return static_cast<SignalWatch*>(self)->wanted(); }, this, kAskEvery};
+  }
+
+ private:
+  bool wanted() {
+    if (raised_) return true;
+    released_->hold_for([this] { raised_ = PyErr_CheckSignals() != 0; });
+    return raised_;
+  }
+  ReleasedGil* released_;
+  bool raised_ = false;
+};
+
+// Runs a call of a network, with the GIL released if it is long. Throws Raised where a signal's
+// handler raises, and then the states that h_n points to hold anything.
+template <class Run>
+void compute(Call& call, std::unique_lock<ForkAwareMutex>* held, Run run_call) {
+  if (call.estimate < kReleaseGilFrom) {
+    run_call(call);
+    return;
+  }
+  bool ended = true;
+  {
+    ReleasedGil released(held);
+    SignalWatch watch(&released);
+    const Interrupt interrupt = watch.interrupt();
+    if (call.estimate >= kInterruptibleFrom && runs_signal_handlers()) call.interrupt = &interrupt;
+    ended = run_call(call);
+  }
+  if (!ended) throw Raised();
 }
 
 // x as a network takes it: its view, or indices that are checked and copied, since their owner may

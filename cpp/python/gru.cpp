@@ -165,9 +165,9 @@ py::tuple run_gru(const Gru& gru, const py::array& x, const std::optional<py::ar
   call.y = s.view(y.mutable_data(), y);
   states.h_n = h_n.mutable_data();
   call.states = &states;
-  const double microseconds = estimate(*gru.packed, call);
+  estimate(*gru.packed, call);
   call.max_threads = num_threads;
-  compute(microseconds, [&] { run(*gru.packed, call); });
+  compute(call, nullptr, [&](const Call& c) { return run(*gru.packed, c); });
   return py::make_tuple(std::move(y), std::move(h_n));
 }
 
@@ -224,7 +224,8 @@ py::array_t<float> trace_layer(const Gru& gru, std::size_t layer, const py::arra
   call.y = {gates.mutable_data(), stride(gates, 2), stride(gates, 3)};
   call.direction_stride = stride(gates, 1);
   call.trace_stride = stride(gates, 0);
-  compute(estimate(*gru.packed, call), [&] { run(*gru.packed, call); });
+  estimate(*gru.packed, call);
+  compute(call, nullptr, [&](const Call& c) { return run(*gru.packed, c); });
   return gates;
 }
 

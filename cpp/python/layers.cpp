@@ -140,9 +140,9 @@ py::array_t<float> run_rows(const Layer& layer, const py::array& x) {
       scalar && !indices ? new_array({}) : new_array_like(x, x.ndim() - (indices ? 0 : 1), out);
   if (y.size() == 0) return y;
   call.y = {y.mutable_data(), 0, static_cast<std::ptrdiff_t>(out)};
-  const double microseconds = estimate(network, call);
+  estimate(network, call);
   call.max_threads = 0;
-  compute(microseconds, [&] { run(network, call); });
+  compute(call, nullptr, [&](const Call& c) { return run(network, c); });
   return y;
 }
 

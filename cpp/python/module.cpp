@@ -5,6 +5,7 @@
 
 #include "kernels/dispatch.hpp"
 #include "python/bindings.hpp"
+#include "system/arena.hpp"
 
 using namespace fastgru;
 
@@ -55,6 +56,7 @@ PYBIND11_MODULE(_core, m) {
       "set_num_threads", [](py::ssize_t n) { set_default_num_threads(checked_threads(n)); },
       py::arg("n"));
   m.def("get_num_threads", &default_num_threads);
+  m.def("release_memory", &release_memory);
   m.def("set_core_limit", [](py::ssize_t n) { set_core_limit(checked_threads(n)); }, py::arg("n"));
   m.def("openmp_runtime", &openmp_runtime);
 }

@@ -84,9 +84,9 @@ py::array_t<float> run_network(const Network& held, const py::array& x,
                ? SequenceView<float>{y.mutable_data(), 0, static_cast<std::ptrdiff_t>(size)}
                : s.view(y.mutable_data(), y);
   if (y.size() == 0) return y;
-  const double microseconds = estimate(network, call);
+  estimate(network, call);
   call.max_threads = num_threads;
-  compute(microseconds, [&] { run(network, call); });
+  compute(call, nullptr, [&](const Call& c) { return run(network, c); });
   return y;
 }
 

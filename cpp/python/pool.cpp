@@ -31,14 +31,8 @@ class Turn {
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
 
-  // Runs work(), estimated at this many microseconds.
-  template <class Work>
-  void compute(double microseconds, Work work) {
-    if (microseconds < kReleaseGilFrom) return work();
-    const ReleasedGil released(&lock_);
-    work();
-  }
-  // The same where it is the last use of the pool in this call.
+  std::unique_lock<ForkAwareMutex>* lock() { return &lock_; }
+  // Runs work(), estimated at this many microseconds: the last use of the pool in this call.
   template <class Work>
   void finish(double microseconds, Work work) {
     if (microseconds < kReleaseGilFrom) return work();
@@ -166,14 +160,24 @@ py::array_t<float> step(Pool& pool, const py::array& ids, const py::array& x,
       out, x, [&](const py::array& a) { return has_shape(a, {n, size}); },
       [&] { return new_array({n, size}); });
   call.y = {y.mutable_data(), 0, static_cast<std::ptrdiff_t>(size)};
-  const double microseconds = estimate(network, call);
+  estimate(network, call);
   call.max_threads = num_threads;
   Turn turn(pool);
-  turn.compute(microseconds, [&] { pool.advance(sessions, n, call); });
+  // Whether there is a step to commit or to give up: not where ids are wrong.
+  bool computed = false;
   try {
+    compute(call, turn.lock(), [&](const Call& c) {
+      computed = true;
+      try {
+        return pool.advance(sessions, n, c);
+      } catch (...) {
+        computed = false;
+        throw;
+      }
+    });
     run_signal_handlers();
   } catch (...) {
-    pool.give_up();
+    if (computed) pool.give_up();
     throw;
   }
   turn.finish(copy_microseconds(pool, n), [&] { pool.commit(); });

@@ -58,10 +58,10 @@ std::unique_ptr<Stream> make_stream(const Network& network, std::size_t batch_si
 // Computes, lets handlers of signals run, and commits.
 py::array_t<float> advance(Stream& stream, Call call, py::array_t<float> y,
                            std::size_t num_threads) {
-  const double microseconds = estimate(stream.network(), call);
+  estimate(stream.network(), call);
   call.max_threads = num_threads;
   const Busy busy(stream);
-  compute(microseconds, [&] { stream.advance(call); });
+  compute(call, nullptr, [&](const Call& c) { return stream.advance(c); });
   run_signal_handlers();
   stream.commit();
   return y;

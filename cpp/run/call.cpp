@@ -1,12 +1,13 @@
 #include "run/call.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "plan/plan.hpp"
 #include "plan/thread_cost.hpp"
 #include "run/run.hpp"
-#include "system/buffer.hpp"
+#include "system/arena.hpp"
 #include "system/parallel.hpp"
 
 namespace fastgru {
@@ -35,8 +36,8 @@ Plan* plans_for(const PackedNetwork& network) {
 
 }  // namespace
 
-void run(const PackedNetwork& network, const Call& call) {
-  if (call.B == 0) return;
+bool run(const PackedNetwork& network, const Call& call) {
+  if (call.B == 0) return true;
   CallShape shape;
   shape.T = call.T;
   shape.B = call.B;
@@ -49,12 +50,12 @@ void run(const PackedNetwork& network, const Call& call) {
       call.max_threads != 1 && estimate >= kParallelFrom && can_share(network, call.B);
   const Grid grid = may_share ? threaded_grid(network, call, shape) : Grid{};
   Plan* const plans = plans_for(network);
-  auto long_waits = run(network, call, make_plan(network, shape, grid, plans));
-  const bool ran = long_waits.has_value();
-  if (!ran)  // fewer threads than planned
-    long_waits = run(network, call, make_plan(network, shape, Grid{}, plans));
-  if (may_share) call_ended(ran && grid.threads() > 1, *long_waits);
+  std::optional<RunResult> result = run(network, call, make_plan(network, shape, grid, plans));
+  const bool as_planned = result.has_value();
+  if (!as_planned) result = run(network, call, make_plan(network, shape, Grid{}, plans));
+  if (may_share) call_ended(as_planned && grid.threads() > 1, result->long_waits);
   release_arena();
+  return !result->interrupted;
 }
 
 }  // namespace fastgru

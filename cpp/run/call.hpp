@@ -9,6 +9,7 @@
 
 #include "network/network.hpp"
 #include "plan/cost.hpp"
+#include "run/interrupt.hpp"
 
 namespace fastgru {
 
@@ -57,10 +58,14 @@ struct Call {
   // gates r, z, n to 1, 2 and 3 times trace_stride behind it. 0: no trace, directions side by side.
   std::ptrdiff_t trace_stride = 0;
   std::ptrdiff_t direction_stride = 0;
+  // Null: the call runs to its end. Where it is interrupted y and every h_n hold anything: whoever
+  // must keep the states gives an h_n that is not h_0.
+  const Interrupt* interrupt = nullptr;
 };
 
-// Throws std::bad_alloc where there is no memory for scratch, and std::invalid_argument where the
-// environment asks for a number of threads that is none; then nothing has changed.
-void run(const PackedNetwork& network, const Call& call);
+// False where the call was interrupted. Throws std::bad_alloc where there is no memory for scratch,
+// and std::invalid_argument where the environment asks for a number of threads that is none; then
+// nothing has changed.
+bool run(const PackedNetwork& network, const Call& call);
 
 }  // namespace fastgru

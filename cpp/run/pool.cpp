@@ -199,7 +199,7 @@ void Pool::write(const SessionId* ids, std::size_t n, const States& states) {
                    });
 }
 
-void Pool::advance(const SessionId* ids, std::size_t n, Call call) {
+bool Pool::advance(const SessionId* ids, std::size_t n, Call call) {
   std::size_t floats = 0;
   for (const PackedGru* gru : network_->grus)
     floats += checked_product(checked_product(gru->sizes.num_layers, n), gru->sizes.hidden_size);
@@ -222,7 +222,7 @@ void Pool::advance(const SessionId* ids, std::size_t n, Call call) {
   call.state_rows = capacity();
   call.h_n_in_rows = true;
   try {
-    run(*network_, call);
+    return run(*network_, call);
   } catch (...) {
     end_use();
     throw;

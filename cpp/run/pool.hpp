@@ -92,9 +92,9 @@ class Pool {
   void write(const SessionId* ids, std::size_t n, const States& states);
 
   // Computes one step of n sessions, row i being ids[i]'s; x, indices, width, y and max_threads of
-  // the call are the caller's. The states stay as they are until commit(). Throws as check(), and
-  // then no commit() or give_up() must follow.
-  void advance(const SessionId* ids, std::size_t n, Call call);
+  // the call are the caller's. The states stay as they are until commit(). False where it was
+  // interrupted. Throws as check(), and then no commit() or give_up() must follow.
+  bool advance(const SessionId* ids, std::size_t n, Call call);
   void commit();
   void give_up() { end_use(); }
 

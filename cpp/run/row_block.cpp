@@ -38,6 +38,7 @@ class RowBlock {
         plan_(job.plan),
         space_(job.space),
         backwards_(job.backwards),
+        interruption_(job.interruption),
         share_(share),
         scratch_(share.scratch),
         team_(job.plan.grid.threads_per_row_group()),
@@ -47,7 +48,7 @@ class RowBlock {
         count_(count) {}
 
   void run() {
-    for (std::size_t s = 0; s < network_.sections.size(); ++s) {
+    for (std::size_t s = 0; s < network_.sections.size() && !interruption_.given_up(); ++s) {
       const Section section = clipped(network_.sections[s], call_);
       if (section.begin == section.end && call_.first_node != call_.end_node) continue;
       const View<const float> in = input_of(s);
@@ -61,7 +62,7 @@ class RowBlock {
       // The next section reads what all have written, the next rows are written over these.
       wait_for_team();
     }
-    if (space_.has_padding && !network_.gives_rows) fill_padding();
+    if (space_.has_padding && !network_.gives_rows && !interruption_.given_up()) fill_padding();
   }
 
  private:
@@ -103,13 +104,14 @@ class RowBlock {
     return backwards ? lengths_[row] - 1 - step : step;
   }
 
-  // Calls work(first step, steps, active rows) for stretches in which no row ends.
+  // Calls work(first step, steps, active rows) for stretches in which no row ends. Leaves early
+  // where the call is given up.
   template <class Work>
   void for_each_segment(Work work) const {
     std::size_t rows = count_, step = 0;
     while (true) {
       while (rows > 0 && lengths_[rows - 1] <= step) --rows;
-      if (rows == 0) return;
+      if (rows == 0 || interruption_.given_up()) return;
       const std::size_t steps = std::min(plan_.time_block, lengths_[rows - 1] - step);
       work(step, steps, rows);
       step += steps;
@@ -604,6 +606,7 @@ class RowBlock {
   const NetworkPlan& plan_;
   const Workspace& space_;
   const bool backwards_;
+  Interruption& interruption_;
   Share& share_;
   const Scratch& scratch_;
   const std::size_t team_;  // threads of the row group

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 
+#include "run/interrupt.hpp"
 #include "run/workspace.hpp"
 
 namespace fastgru {
@@ -15,6 +16,7 @@ struct Job {
   const NetworkPlan& plan;
   const Workspace& space;
   bool backwards;  // whether the first step begins with the last weights: Note [There and back]
+  Interruption& interruption;
 };
 
 // What one thread does.

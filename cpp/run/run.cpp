@@ -11,7 +11,8 @@ namespace {
 
 void run_share(const Job& job, Share& share) {
   const FlushDenormals flush;
-  for (std::size_t row = share.rows.begin; row < share.rows.end; row += job.plan.row_block)
+  for (std::size_t row = share.rows.begin; row < share.rows.end && !job.interruption.given_up();
+       row += job.plan.row_block)
     run_row_block(job, share, row, std::min(job.plan.row_block, share.rows.end - row));
 }
 
@@ -40,10 +41,12 @@ std::size_t run_thread(const Job& job, std::size_t thread) {
       unit,
       index,
       job.space.threads[thread],
-      Barrier(job.space.row_barriers + first, index, team, job.plan.patience),
-      Barrier(job.space.unit_barriers + (thread - unit), unit, grid.unit_groups,
-              job.plan.patience)};
+      Barrier(job.space.row_barriers + first, index, team, job.plan.patience,
+              job.interruption.flag()),
+      Barrier(job.space.unit_barriers + (thread - unit), unit, grid.unit_groups, job.plan.patience,
+              job.interruption.flag())};
   run_share(job, share);
+  job.interruption.share_ended(grid.threads());
   return share.unit_barrier.long_waits() + (directions ? 0 : share.row_barrier.long_waits());
 }
 
@@ -61,19 +64,33 @@ bool goes_backwards(const PackedNetwork& network, std::size_t steps) {
 
 }  // namespace
 
-std::optional<std::size_t> run(const PackedNetwork& network, const Call& given,
-                               const NetworkPlan& plan) {
+std::optional<RunResult> run(const PackedNetwork& network, const Call& given,
+                             const NetworkPlan& plan) {
   Call call = given;
   call.end_node = std::min(call.end_node, network.nodes.size());
   const Workspace space = make_workspace(network, call, plan);
-  const Job job{network, call, plan, space, goes_backwards(network, call.T)};
-  if (plan.grid.threads() == 1) return run_thread(job, 0);
+  Interruption interruption(call.interrupt);
+  const Job job{network, call, plan, space, goes_backwards(network, call.T), interruption};
   std::atomic<std::size_t> long_waits{0};
-  const bool ran = parallel(plan.grid.threads(), [&](std::size_t index) {
-    long_waits.fetch_add(run_thread(job, index), std::memory_order_relaxed);
-  });
-  if (!ran) return std::nullopt;
-  return long_waits;
+  if (plan.grid.threads() == 1) {
+    run_thread(job, 0);
+  } else {
+    const auto body = [&](std::size_t index) {
+      long_waits.fetch_add(run_thread(job, index), std::memory_order_relaxed);
+    };
+    const bool ran = call.interrupt
+                         ? parallel(plan.grid.threads(), body, [&] { interruption.ask(); })
+                         : parallel(plan.grid.threads(), body);
+    if (!ran) return std::nullopt;
+  }
+  return RunResult{long_waits, interruption.flag() && *interruption.flag()};
+}
+
+std::size_t scratch_bytes(const PackedNetwork& network, const Call& given,
+                          const NetworkPlan& plan) {
+  Call call = given;
+  call.end_node = std::min(call.end_node, network.nodes.size());
+  return workspace_bytes(network, call, plan);
 }
 
 }  // namespace fastgru

@@ -48,13 +48,13 @@ float* Stream::values(std::size_t buffer, std::size_t gru) const {
   return reinterpret_cast<float*>(states_[buffer].data()) + offsets_[gru];
 }
 
-void Stream::advance(Call call) {
+bool Stream::advance(Call call) {
   const std::size_t current = current_;
   for (std::size_t gru = 0; gru < places_.size(); ++gru)
     places_[gru] = {values(current, gru), values(1 - current, gru)};
   call.B = batch_size_;
   call.states = places_.data();
-  run(*network_, call);
+  return run(*network_, call);
 }
 
 void Stream::set_states(const States& states) {

@@ -16,9 +16,9 @@ class Stream {
   Stream(std::shared_ptr<const PackedNetwork> network, std::size_t batch_size, const States& h_0);
   Stream(const Stream& other);
 
-  // Computes call.T steps; x, indices, width, y and max_threads are the caller's. The states stay
-  // as they are until commit(), which cannot fail.
-  void advance(Call call);
+  // Computes call.T steps; x, indices, width, y, max_threads and interrupt are the caller's. False
+  // where it was interrupted. The states stay as they are until commit(), which cannot fail.
+  bool advance(Call call);
   void commit() { current_.store(1 - current_.load()); }
 
   // Of a stack: [L, batch_size, H].

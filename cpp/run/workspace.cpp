@@ -4,6 +4,7 @@
 #include <new>
 
 #include "run/layers.hpp"
+#include "system/arena.hpp"
 
 namespace fastgru {
 namespace {
@@ -158,6 +159,13 @@ std::size_t longest_operand(const PackedNetwork& network, const Call& call) {
       bytes = std::max({bytes, operand_stride(node.inputs), operand_stride(sizes.hidden_size)});
   }
   return bytes;
+}
+
+std::size_t workspace_bytes(const PackedNetwork& network, const Call& call,
+                            const NetworkPlan& plan) {
+  Carver counter({});
+  carve(counter, network, call, plan, needs_of(network, call, plan));
+  return counter.used();
 }
 
 Workspace make_workspace(const PackedNetwork& network, const Call& call, const NetworkPlan& plan) {

@@ -47,6 +47,9 @@ std::size_t final_writer(const PackedNetwork& network, const Section& section);
 // Bytes of the longest operand of the nodes in a call; 0 where all are float32.
 std::size_t longest_operand(const PackedNetwork& network, const Call& call);
 
+// Bytes that it takes.
+std::size_t workspace_bytes(const PackedNetwork& network, const Call& call,
+                            const NetworkPlan& plan);
 // The workspace in the calling thread's arena.
 Workspace make_workspace(const PackedNetwork& network, const Call& call, const NetworkPlan& plan);
 

@@ -1,5 +1,5 @@
-// The only allocator of the engine: 64-byte aligned float storage, on huge pages where it is large
-// enough for them to matter, and the scratch arena of a calling thread.
+// The only allocator of the engine: 64-byte aligned storage. Large buffers are mappings of their
+// own, on huge pages, of which nothing stays with the process when they are freed.
 #pragma once
 
 #include <cstddef>
@@ -25,8 +25,8 @@ constexpr std::size_t round_up(std::size_t n, std::size_t multiple) {
 // Owns `size` bytes.
 class Buffer {
  public:
-  // as_found: for who writes every byte that will be read. Clearing new memory first would cost a
-  // third of the time that it takes to fill it.
+  // as_found: for callers that write every byte before they read it. Clearing new memory first
+  // would cost a third of the time that it takes to fill it.
   enum class Contents { zeros, as_found };
 
   Buffer() = default;
@@ -52,7 +52,7 @@ class Buffer {
   std::size_t size_ = 0;
 };
 
-// Memory of somebody else's.
+// A view of memory that somebody else owns.
 struct Block {
   std::byte* data = nullptr;
   std::size_t size = 0;
@@ -78,12 +78,5 @@ class Carver {
   Block block_;
   std::size_t used_ = 0;
 };
-
-// The calling thread's scratch: at least `bytes`, valid until it is asked for more, release_arena()
-// or the thread's end. Grown when a shape needs more than any before it; a repeated shape allocates
-// nothing.
-Block arena_of(std::size_t bytes);
-// Gives back what is over the 64 MiB that a thread may keep.
-void release_arena();
 
 }  // namespace fastgru

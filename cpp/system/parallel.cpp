@@ -112,14 +112,22 @@ class Runner {
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
 
-  bool run(Body body, std::size_t threads, void* context) {
+  bool run(std::size_t threads, Body body, void (*meanwhile)(void*), void* context) {
     hand_over(body, threads, context);
     std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [this] { return !pending_; });
+    const auto ended = [this] { return !pending_; };
+    while (meanwhile && !changed_.wait_for(lock, kMeanwhile, ended)) {
+      lock.unlock();
+      meanwhile(context);
+      lock.lock();
+    }
+    changed_.wait(lock, ended);
     return ran_;
   }
 
  private:
+  static constexpr std::chrono::milliseconds kMeanwhile{5};
+
   void hand_over(Body body, std::size_t threads, void* context) {
     const std::lock_guard<std::mutex> lock(mutex_);
     body_ = body;
@@ -133,7 +141,10 @@ class Runner {
     while (true) {
       changed_.wait(lock, [this] { return pending_; });
       if (!body_) return;
-      ran_ = start_region(threads_, body_, context_);
+      lock.unlock();  // the caller may do something meanwhile; it hands over nothing new
+      const bool ran = start_region(threads_, body_, context_);
+      lock.lock();
+      ran_ = ran;
       pending_ = false;
       changed_.notify_all();
     }
@@ -243,12 +254,14 @@ int current_core() { return -1; }
 void leave_core(int) {}
 #endif
 
-bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void* context) {
+bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void (*meanwhile)(void*),
+                  void* context) {
 #if defined(_OPENMP)
-  return forks.load(std::memory_order_relaxed) == 0 ? start_region(threads, body, context)
-                                                    : own_runner.get().run(body, threads, context);
+  return forks.load(std::memory_order_relaxed) == 0
+             ? start_region(threads, body, context)
+             : own_runner.get().run(threads, body, meanwhile, context);
 #else
-  (void)threads, (void)body, (void)context;
+  (void)threads, (void)body, (void)meanwhile, (void)context;
   return false;
 #endif
 }
@@ -264,11 +277,14 @@ void Barrier::wait() {
     const auto arrived = [&] {
       return arrivals_[other].times.load(std::memory_order_acquire) >= times_;
     };
-    for (int pauses = 0; pauses < kPauses && !arrived(); ++pauses) pause();
-    if (arrived()) continue;
+    const auto over = [&] {
+      return arrived() || (given_up_ && given_up_->load(std::memory_order_relaxed));
+    };
+    for (int pauses = 0; pauses < kPauses && !over(); ++pauses) pause();
+    if (over()) continue;
     // The other one may be waiting for this very core.
     const auto begin = std::chrono::steady_clock::now();
-    while (!arrived()) std::this_thread::yield();
+    while (!over()) std::this_thread::yield();
     const std::chrono::duration<double, std::micro> waited =
         std::chrono::steady_clock::now() - begin;
     if (waited.count() > patience_) ++long_waits_;

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <utility>
 
 namespace fastgru {
 
@@ -35,13 +36,27 @@ void leave_core(int core);
 // Calls body(context, index) on `threads` > 1 threads at once, index 0 .. threads - 1, and waits
 // for all. False, with nothing called, where the runtime gives fewer: a body may build barriers on
 // the count. body must not throw. Safe in a forked child of a process that ran regions.
-bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void* context);
+// meanwhile(context) is called every few milliseconds by the calling thread where it has no part in
+// the region itself, which a forked child's may not; null: it is not called.
+bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void (*meanwhile)(void*),
+                  void* context);
 
 template <class Body>
 bool parallel(std::size_t threads, Body body) {
   return run_parallel(
       threads, [](void* context, std::size_t index) { (*static_cast<Body*>(context))(index); },
-      &body);
+      nullptr, &body);
+}
+
+template <class Body, class Meanwhile>
+bool parallel(std::size_t threads, Body body, Meanwhile meanwhile) {
+  std::pair<Body&, Meanwhile&> both(body, meanwhile);
+  return run_parallel(
+      threads,
+      [](void* context, std::size_t index) {
+        static_cast<std::pair<Body&, Meanwhile&>*>(context)->first(index);
+      },
+      [](void* context) { static_cast<std::pair<Body&, Meanwhile&>*>(context)->second(); }, &both);
 }
 
 // A thread's place in a Barrier; a cache line of its own.
@@ -55,8 +70,14 @@ struct alignas(64) Arrival {
 class Barrier {
  public:
   // patience: microseconds of giving the core away after which a wait counts as long.
-  Barrier(Arrival* arrivals, std::size_t index, std::size_t count, double patience = kPatience)
-      : arrivals_(arrivals), index_(index), count_(count), patience_(patience) {}
+  // given_up: where it is true, nobody waits any more; null: nobody gives up.
+  Barrier(Arrival* arrivals, std::size_t index, std::size_t count, double patience = kPatience,
+          const std::atomic<bool>* given_up = nullptr)
+      : arrivals_(arrivals),
+        index_(index),
+        count_(count),
+        patience_(patience),
+        given_up_(given_up) {}
   // Threads with little and equal work that wait longer lack a core.
   static constexpr double kPatience = 50;
   std::size_t count() const { return count_; }
@@ -68,6 +89,7 @@ class Barrier {
   Arrival* arrivals_;
   std::size_t index_, count_;
   double patience_;
+  const std::atomic<bool>* given_up_;
   std::size_t times_ = 0;
   std::size_t long_waits_ = 0;
 };

@@ -44,7 +44,7 @@ from fastgru.layers import (
     Softmax,
     Tanh,
 )
-from fastgru.machine import cpu_info, get_num_threads, set_num_threads
+from fastgru.machine import cpu_info, get_num_threads, release_memory, set_num_threads
 from fastgru.model import Model, from_d2l
 from fastgru.model_pool import ModelPool
 from fastgru.model_stream import ModelStream
@@ -100,6 +100,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "max_error",
+    "release_memory",
     "set_num_threads",
 ]
 

@@ -225,6 +225,9 @@ def default_kernels() -> dict[str, str]:
 
 def set_num_threads(n: int) -> None: ...  # ValueError if n < 1
 
+# The calling thread's scratch at once, other threads' when their current or next call ends.
+def release_memory() -> None: ...
+
 # set_num_threads, else FASTGRU_NUM_THREADS, else OMP_NUM_THREADS, else cores
 def get_num_threads() -> int: ...
 

@@ -1,7 +1,7 @@
-"""What this machine offers, what fastgru makes of it, and the process's number of threads.
+"""What this machine offers, what fastgru makes of it, and what it keeps: threads and memory.
 
 Reads /proc and /sys when asked; what a system does not tell is None or left out. Refuses to change
-anything but the thread count.
+anything but the thread count and the scratch memory.
 """
 
 from __future__ import annotations
@@ -109,6 +109,24 @@ def set_num_threads(n: int) -> None:
     >>> fastgru.set_num_threads(before)
     """
     _core.set_num_threads(positive("n", n))
+
+
+def release_memory() -> None:
+    """Gives the scratch memory that calls have left behind back to the system.
+
+    Every thread that has called a model keeps the scratch memory of its largest call, up to 64 MiB,
+    so that the next call need not ask for memory. This gives it back: the calling thread's at once,
+    and that of every other thread when its current or its next call ends, or the thread itself does
+    (a thread that never calls again keeps its own until it ends). Any thread may call it at any
+    time. Results do not change; the next call of each thread asks for memory anew.
+
+    Models, the states of streams and pools, and arrays are no scratch memory: they are given back
+    when they are deleted.
+
+    >>> import fastgru
+    >>> fastgru.release_memory()
+    """
+    _core.release_memory()
 
 
 def get_num_threads() -> int:
