@@ -415,7 +415,7 @@ def test_the_extension_refuses_what_is_not_aligned() -> None:
     table = _core.Embedding(zeros(9, 3))
     pool = _core.Pool(gru._core, 3)
     ids = np.array([pool.open(None), pool.open(None)])
-    states = [zeros(L, 2, H)]
+    states = [zeros(2, 2, H)]  # of both layers
 
     def away(array: Array) -> Array:
         return elsewhere(array)["unaligned"]

@@ -140,9 +140,8 @@ def test_two_threads_step_the_same_sessions() -> None:
     for thread in threads:
         thread.join()
     assert sorted(y.tobytes() for y in seen) == sorted(y.tobytes() for y in expected)
-    for own, one in zip(stream.state, np.stack([pool.get_state(i)[0] for i in ids], 1)[None]):
-        assert same_bits(own, one)
-        break
+    first, _ = stream.state
+    assert same_bits(np.stack([pool.get_state(session)[0] for session in ids], axis=1), first)
 
 
 def test_what_has_no_pool() -> None:

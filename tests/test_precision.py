@@ -1,7 +1,8 @@
 """bfloat16 and int8: what they compute, how far it is from float32, and what files keep of them.
 
 The definition of correct is reference.py with products as precision.py and
-cpp/kernels/product/reduced.hpp say, in NumPy: weights rounded once, states to 1/127, inputs to 16 bits a row and time step.
+cpp/kernels/product/reduced.hpp say, in NumPy: weights rounded once, states to 1/127, inputs to 16
+bits a row and time step.
 """
 
 from __future__ import annotations
