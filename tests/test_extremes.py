@@ -5,6 +5,9 @@ Promises: z = 1 keeps the state to the bit; |h| <= 1; a row's NaN is its own; FT
 
 from __future__ import annotations
 
+import ctypes
+import platform
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastgru
 import reference
 from conftest import (
     Array,
@@ -21,6 +25,7 @@ from conftest import (
     random_input,
     random_state,
     random_weights,
+    run_python,
     same_bits,
 )
 
@@ -295,6 +300,68 @@ def test_every_thread_flushes_denormals(isa: str) -> None:
     one, two = (make_gru(weights, isa=isa, num_threads=threads)(x) for threads in (1, 2))
     assert same_bits(one[0], two[0])
     assert same_bits(one[1], two[1])
+
+
+ROUNDING = {"down": 0x400, "up": 0x800, "to zero": 0xC00}  # of fesetround, on x86
+x86_glibc = pytest.mark.skipif(
+    platform.machine() not in {"x86_64", "AMD64"} or sys.platform != "linux",
+    reason="the numbers of fesetround and feenableexcept are those of Linux on x86",
+)
+
+
+def result_of(result: Any) -> Array:
+    output: Array = result[0] if isinstance(result, tuple) else result
+    return output
+
+
+@x86_glibc
+@pytest.mark.parametrize("mode", ROUNDING)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_results_do_not_depend_on_the_callers_rounding(mode: str, precision: str, isa: str) -> None:
+    """Promise 2: a program with interval arithmetic gets the same bits, on one thread and on two.
+
+    Its rounding mode, as its flushing of denormals, is afterwards what it was.
+    """
+    libm = ctypes.CDLL("libm.so.6")
+    rng = np.random.default_rng(20)
+    weights, x = random_weights(rng, 64, 256), random_input(rng, 30, 16, 64)
+    for threads in (1, 2):
+        gru = make_gru(weights, isa=isa, precision=precision, num_threads=threads)
+        model = fastgru.Model([gru, fastgru.Tanh(), fastgru.LayerNorm(), fastgru.Mean()])
+        for network in (gru, model):
+            nearest = result_of(network(x))
+            libm.fesetround(ROUNDING[mode])
+            try:
+                other = result_of(network(x))
+            finally:
+                found = libm.fegetround()
+                libm.fesetround(0)
+            assert found == ROUNDING[mode]
+            assert same_bits(other, nearest), f"{threads} threads"
+
+
+@x86_glibc
+@pytest.mark.parametrize(
+    "network",
+    ["gru('float32')", "gru('int8')", *(f"fastgru.{n}()" for n in ("Softmax", "Sigmoid", "Tanh"))],
+)
+def test_a_caller_that_traps_exceptions_is_not_killed(network: str) -> None:
+    """Promise 4: finite input underflows or is inexact somewhere; that is no reason for SIGFPE."""
+    code = f"""
+import ctypes
+import numpy as np, fastgru
+rng = np.random.default_rng(0)
+def gru(precision):
+    weights = {{f"weight_{{k}}h_l0": rng.uniform(-1, 1, (192, 64)) for k in "ih"}}
+    return fastgru.GRU.from_state_dict(weights, precision=precision)
+network = {network}
+x = (rng.standard_normal((20, 40, 64)) * 30).astype(np.float32)
+ctypes.CDLL("libm.so.6").feenableexcept(0x1D)  # all but inexact: Python is that, too
+network(x)
+print("lives")
+"""
+    done = run_python(code)
+    assert done.stdout.strip() == "lives", done
 
 
 @equations

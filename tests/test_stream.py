@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from conftest import (
     random_input,
     random_state,
     random_weights,
+    run_python,
     same_bits,
 )
 
@@ -489,3 +491,46 @@ def test_one_model_serves_many_threads(isa: str) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("kind", ["gru", "model"])
+def test_a_fork_during_a_run(kind: str) -> None:
+    """Promise 3: a child's stream works, or says that its process forked during a call.
+
+    Never that another thread is using it, which in the child is untrue for ever.
+    """
+    code = f"""
+import os, signal, threading, time
+import numpy as np, fastgru
+rng = np.random.default_rng(0)
+weights = {{f"weight_{{k}}h_l0": rng.uniform(-0.1, 0.1, (768, 256)) for k in "ih"}}
+gru = fastgru.GRU.from_state_dict(weights, num_threads=1)
+network = gru if {kind!r} == "gru" else fastgru.Model([gru, fastgru.Tanh()])
+stream = network.stream(20)
+x, stop = np.ones((50, 20, 256), np.float32), threading.Event()
+def work():
+    while not stop.is_set():
+        stream.run(x)
+thread = threading.Thread(target=work)
+thread.start()
+seen = set()
+for _ in range(20):
+    time.sleep(0.003)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        try:
+            stream.step(x[0])
+            stream.state
+        except RuntimeError as error:
+            os._exit(1 if "fork" in str(error) else 2)
+        os._exit(0)
+    seen.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.set()
+thread.join()
+stream.step(x[0])
+print(seen <= {{0, 1}} or sorted(seen))
+"""
+    result = run_python(code)
+    assert result.stdout.strip() == "True", result.stdout + result.stderr
