@@ -211,7 +211,8 @@ def _of_another_program(
     isa: str | None,
 ) -> GRU | Model:
     """The model of an ONNX or Keras file, whose readers open it themselves."""
-    from fastgru.formats.contents import ONNX  # noqa: PLC0415
+    with importing():
+        from fastgru.formats.contents import ONNX  # noqa: PLC0415
 
     said = dict(wanted)  # what the reader does not ask for
     how: dict[str, Any] = {"num_threads": num_threads, "isa": isa}
@@ -219,7 +220,8 @@ def _of_another_program(
     problems = []
     model: GRU | Model
     if contents.format == ONNX:
-        from fastgru.formats.onnx.file import from_onnx  # noqa: PLC0415
+        with importing():
+            from fastgru.formats.onnx.file import from_onnx  # noqa: PLC0415
 
         if "reset_after" in said:
             how["reset_after"] = said.pop("reset_after")
@@ -227,7 +229,8 @@ def _of_another_program(
         if prefix:
             problems.append(f"prefix: an ONNX file has none, the argument {prefix!r}")
     else:
-        from fastgru.formats.keras.file import from_keras  # noqa: PLC0415
+        with importing():
+            from fastgru.formats.keras.file import from_keras  # noqa: PLC0415
 
         equation = ("reset_after", "activation", "recurrent_activation")
         how |= {name: said.pop(name) for name in equation if name in said}
