@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastgru
-from commands import DATA
+from commands import DATA, I, assert_user_error, command, save_npz, weights
 from conftest import run_python
 
 LEVELS = 40
@@ -141,6 +141,30 @@ def test_memory_that_ends_is_a_memory_error(folder: Path, name: str) -> None:
     found = said["found"]
     assert len(found) == LEVELS
     assert {said for said in found if not said.isdigit()} == {"MemoryError"}
+
+
+@pytest.mark.parametrize("name", ["info", "export", "run", "verify"])
+def test_commands_say_it_in_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is the model that does not fit, which no --batch-size mends."""
+    save_npz(tmp_path / "w.npz", weights())
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, I), np.float32))
+    arguments = {
+        "info": [tmp_path / "w.npz"],
+        "export": [tmp_path / "w.npz", tmp_path / "gru"],
+        "run": [tmp_path / "w.npz", tmp_path / "x.npy", "-o", tmp_path / "y.npy"],
+        "verify": [tmp_path / "w.npz", tmp_path / "w.npz"],
+    }[name]
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 3.00 MiB")
+
+    monkeypatch.setattr(fastgru.formats, "spec_from_tensors", fail)
+    done = command(capsys, name, *arguments)
+    assert_user_error(done, "not enough memory", "Unable to allocate 3.00 MiB")
+    assert "--batch-size" not in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w.npz", "x.npy"]
 
 
 def test_what_is_no_lack_of_memory_is_not_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
