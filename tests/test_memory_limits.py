@@ -150,7 +150,7 @@ def test_commands_say_it_in_one_line(
     """Also where it is the model that does not fit, which no --batch-size mends."""
     save_npz(tmp_path / "w.npz", weights())
     np.save(tmp_path / "x.npy", np.zeros((2, 3, I), np.float32))
-    arguments = {
+    arguments: list[object] = {
         "info": [tmp_path / "w.npz"],
         "export": [tmp_path / "w.npz", tmp_path / "gru"],
         "run": [tmp_path / "w.npz", tmp_path / "x.npy", "-o", tmp_path / "y.npy"],

@@ -85,7 +85,7 @@ def _print_unsaid(loaded: Loaded) -> None:
         say(
             f"left out: {names_text(loaded.left_out)}",
             "  to keep the whole network: fastgru export CHECKPOINT OUT --module "
-            "PACKAGE.MODULE:FACTORY",
+            "PACKAGE.MODULE:FACTORY, where CHECKPOINT has the module's state_dict() alone",
         )
 
 
