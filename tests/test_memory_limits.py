@@ -150,18 +150,18 @@ def test_commands_say_it_in_one_line(
     """Also where it is the model that does not fit, which no --batch-size mends."""
     save_npz(tmp_path / "w.npz", weights())
     np.save(tmp_path / "x.npy", np.zeros((2, 3, I), np.float32))
-    arguments: list[object] = {
+    arguments: dict[str, list[object]] = {
         "info": [tmp_path / "w.npz"],
         "export": [tmp_path / "w.npz", tmp_path / "gru"],
         "run": [tmp_path / "w.npz", tmp_path / "x.npy", "-o", tmp_path / "y.npy"],
         "verify": [tmp_path / "w.npz", tmp_path / "w.npz"],
-    }[name]
+    }
 
     def fail(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 3.00 MiB")
 
     monkeypatch.setattr(fastgru.formats, "spec_from_tensors", fail)
-    done = command(capsys, name, *arguments)
+    done = command(capsys, name, *arguments[name])
     assert_user_error(done, "not enough memory", "Unable to allocate 3.00 MiB")
     assert "--batch-size" not in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.npz", "x.npy"]

@@ -195,6 +195,21 @@ def test_run_warns(state_dict: Path, tmp_path: Path, capsys: Capture) -> None:
         assert (done.status, done.err.count("\n")) == (2, 1)
 
 
+def test_run_names_its_own_options(with_head: Path, tmp_path: Path, capsys: Capture) -> None:
+    """A command has no arguments of Python: what a warning tells to pass can be passed."""
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, I), np.float32))
+    arguments = ["run", with_head, tmp_path / "x.npy", "-o", tmp_path / "y.npy"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = command(capsys, *arguments)
+        layout, left_out = done.err.splitlines()
+        assert "pass --batch-first or --no-batch-first" in layout
+        assert "pass --prefix 'rnn.'" in left_out
+        assert "fastgru export CHECKPOINT OUT --module" in left_out
+        assert "=" not in done.err.replace("batch_first=True, the results", "")
+        assert command(capsys, *arguments, "--no-batch-first", "--prefix", "rnn.").err == ""
+
+
 @pytest.mark.parametrize("exported", [None, False, True])
 @pytest.mark.parametrize("said", [None, False, True])
 def test_verify_compares_layouts(
