@@ -377,6 +377,18 @@ def wrappers() -> dict[str, Callable[[Any, Any], Any]]:
     }
 
 
+@pytest.mark.parametrize("wrap", [argparse.Namespace, types.SimpleNamespace, Point])
+def test_a_state_dict_inside_of_an_object_is_not_called_missing(
+    wrap: Callable[..., Any], path: Path, torch: ModuleType
+) -> None:
+    """The refusal names the object that holds it: "there are no tensors" would be a lie."""
+    state = weights(torch)
+    torch.save(wrap(state, 1) if wrap is Point else wrap(state_dict=state), path)
+    with pytest.raises(fastgru.FormatError, match=NOT_MADE) as caught:
+        fastgru.load(path, batch_first=False)
+    assert wrap.__name__ in str(caught.value)
+
+
 FOREIGN_WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "object": Anything,
     "list": lambda value: [value, value],
