@@ -377,18 +377,6 @@ def wrappers() -> dict[str, Callable[[Any, Any], Any]]:
     }
 
 
-@pytest.mark.parametrize("wrap", [argparse.Namespace, types.SimpleNamespace, Point])
-def test_a_state_dict_inside_of_an_object_is_not_called_missing(
-    wrap: Callable[..., Any], path: Path, torch: ModuleType
-) -> None:
-    """The refusal names the object that holds it: "there are no tensors" would be a lie."""
-    state = weights(torch)
-    torch.save(wrap(state, 1) if wrap is Point else wrap(state_dict=state), path)
-    with pytest.raises(fastgru.FormatError, match=NOT_MADE) as caught:
-        fastgru.load(path, batch_first=False)
-    assert wrap.__name__ in str(caught.value)
-
-
 FOREIGN_WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "object": Anything,
     "list": lambda value: [value, value],
@@ -400,6 +388,23 @@ FOREIGN_WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "namespace": lambda value: argparse.Namespace(a=value),
     "array": lambda value: np.array([value, None], dtype=object),
 }
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "name"),
+    [
+        ("object", "Anything"), ("my dict", "MyDict"), ("my list", "MyList"), ("point", "Point"),
+        ("partial", "functools.partial"), ("namespace", "argparse.Namespace"),
+    ],
+)  # fmt: skip
+def test_a_state_dict_inside_of_an_object_is_not_called_missing(
+    wrapper: str, name: str, path: Path, torch: ModuleType
+) -> None:
+    """The refusal names the object that holds it: "there are no tensors" would be a lie."""
+    torch.save(FOREIGN_WRAPPERS[wrapper](weights(torch)), path)
+    with pytest.raises(fastgru.FormatError, match=NOT_MADE) as caught:
+        fastgru.load(path, batch_first=False)
+    assert name in str(caught.value)
 
 
 @hypothesis.given(

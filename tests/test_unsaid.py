@@ -89,10 +89,12 @@ def test_a_service_can_silence_it(state_dict: Path) -> None:
     assert len(found) == 1
 
 
-def test_a_cell_has_no_layout(tmp_path: Path) -> None:
-    """A GRUCell was never called with sequences: nothing was lost."""
+def test_a_cell_has_no_layout(tmp_path: Path, capsys: Capture) -> None:
+    """A GRUCell was never called with sequences: nothing was lost. Info says so, too."""
     torch.save(torch.nn.GRUCell(I, 5).state_dict(), tmp_path / "cell.pt")
     assert warned(tmp_path / "cell.pt") == []
+    told = json.loads(command(capsys, "info", tmp_path / "cell.pt", "--json").out)
+    assert told["assumed"] == ["activation", "recurrent_activation", "reset_after"]
     save_npz(tmp_path / "c.npz", named("cell.", {"weight_ih": np.ones((6, 3), np.float32)}), {})
     with pytest.raises(fastgru.FormatError, match="weight_hh"):
         fastgru.load(tmp_path / "c.npz")
