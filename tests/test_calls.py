@@ -413,7 +413,7 @@ def test_the_extension_refuses_what_is_not_aligned() -> None:
     """The last line of defence: no pointer is made of an array that does not hold its type."""
     gru, (x, h_0), lengths = network(), data(), np.array([3, 0, 7, 1])
     table = _core.Embedding(zeros(9, 3))
-    pool = _core.Pool([gru._model], 3)
+    pool = _core.Pool([gru._core], 3)
     ids = np.array([pool.open(None), pool.open(None)])
     states, versions = pool.read(ids)
 
@@ -421,9 +421,9 @@ def test_the_extension_refuses_what_is_not_aligned() -> None:
         return elsewhere(array)["unaligned"]
 
     calls: list[Callable[[], object]] = [
-        lambda: gru._model.run(away(x), h_0, lengths, False, 1),
-        lambda: gru._model.run(x, away(h_0), lengths, False, 1),
-        lambda: gru._model.run(x, h_0, away(lengths), False, 1),
+        lambda: gru._core.run(away(x), h_0, lengths, False, 1),
+        lambda: gru._core.run(x, away(h_0), lengths, False, 1),
+        lambda: gru._core.run(x, h_0, away(lengths), False, 1),
         lambda: table.run(away(lengths)),
         lambda: _core.OneHot(9).run(away(lengths)),
         lambda: _core.Embedding(away(zeros(9, 3))),
@@ -439,8 +439,8 @@ def test_the_extension_refuses_what_is_not_aligned() -> None:
         lambda: pool.restore(away(ids), states),
         lambda: pool.restore(ids, [away(states[0])]),
         lambda: pool.open([away(h_0[:, 0])]),
-        lambda: _core.Stream(gru._model, 4, away(h_0)),
-        lambda: _core.Stream(gru._model, 4, None).set_state(away(h_0)),
+        lambda: _core.Stream(gru._core, 4, away(h_0)),
+        lambda: _core.Stream(gru._core, 4, None).set_state(away(h_0)),
     ]
     for call in calls:
         with pytest.raises(ValueError, match="aligned"):

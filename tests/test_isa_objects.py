@@ -40,7 +40,7 @@ def isa_flags() -> dict[str, list[str]]:
 def test_one_symbol_and_no_weak_ones(name: str, optimisation: str, tmp_path: Path) -> None:
     """One global function, and nothing that the linker may merge with another ISA's."""
     compiler, nm = shutil.which(os.environ.get("CXX", "c++")), shutil.which("nm")
-    source = KERNELS / f"isa_{name}.cpp"
+    source = KERNELS / "isa" / f"isa_{name}.cpp"
     if not (source.exists() and CMAKE.exists()):
         pytest.skip("no source tree beside the tests")
     if compiler is None or nm is None:

@@ -550,7 +550,7 @@ def test_a_model_has_its_own_grus() -> None:
     model.num_threads = None
     assert layer.num_threads == 2
     inside: Any = model[0]
-    assert inside._model is layer._model
+    assert inside._core is layer._core
     with pytest.raises(ValueError, match="num_threads"):
         model.num_threads = 0
 

@@ -226,7 +226,7 @@ def test_copies_share_the_weights_and_have_their_own_threads(how: Any) -> None:
     gru = make_gru(weights(2), num_threads=1)
     other = how(gru)
     assert repr(other) == repr(gru)
-    assert other._model is gru._model
+    assert other._core is gru._core
     other.num_threads = 2
     assert gru.num_threads == 1
 
@@ -335,7 +335,7 @@ def test_cpu_info_tells_what_holds() -> None:
     assert info.isa_levels["portable"]
     assert info.isa == make_gru(weights()).isa
     assert info.kernels == {
-        precision: make_gru(weights(), precision=precision)._model.kernels[0]
+        precision: make_gru(weights(), precision=precision)._core.kernels[0]
         for precision in ("float32", "bfloat16", "int8")
     }
     assert f"int8 {info.kernels['int8']}" in str(info)

@@ -1,6 +1,6 @@
 """bfloat16 and int8: what they compute, how far it is from float32, and what files keep of them.
 
-The definition of correct is reference.py with products as precision.py and cpp/kernels/reduced.hpp
+The definition of correct is reference.py with products as precision.py and cpp/kernels/product/reduced.hpp
 say, in NumPy: weights rounded once, states to 1/127, inputs to 16 bits a row and time step.
 """
 
@@ -237,7 +237,7 @@ def test_keep() -> None:
     for name in before:
         assert same_bits(before[name], after[name]) == ("l1" not in name or "bias" in name), name
     assert "layers [0, 2] float32" in repr(kept)
-    kernels = kept._model.kernels
+    kernels = kept._core.kernels
     assert kernels[0] == kernels[2] == kept.isa
     assert kernels[1].startswith(kept.isa)  # or with instructions that the level does not ask for
     assert same_bits(
@@ -381,6 +381,8 @@ def test_compare_says_where_inputs_are_badly_scaled(column: int) -> None:
     x[..., column] *= scale
     assert fastgru.compare(gru, gru.to("int8", keep=[0]), x).notes == ()
     assert fastgru.compare(gru.to("int8"), gru, x).notes == report.notes
+    x[0, 0] = np.nan  # a gap in the series, which makes the errors NaN
+    assert fastgru.compare(gru, gru.to("int8"), x).notes
 
 
 @pytest.mark.parametrize("precision", ["float32", *REDUCED])

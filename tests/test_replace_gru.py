@@ -215,14 +215,14 @@ def test_torchs_number_of_threads_holds(fast: bool) -> None:
     """A service that gives torch one thread means the whole model."""
     gru: Any = replace_gru(nn.GRU(I, H).eval(), num_threads=2 if fast else None)
     seen = []
-    real = gru._fastgru.gru._model
+    real = gru._fastgru.gru._core
 
     class Spy:
         def run(self, *args: Any) -> Any:
             seen.append(args[-1])
             return real.run(*args)
 
-    object.__setattr__(gru._fastgru.gru, "_model", Spy())
+    object.__setattr__(gru._fastgru.gru, "_core", Spy())
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -626,9 +626,9 @@ def test_deepcopy() -> None:
     before = run(model, X)
     other = copy.deepcopy(model)
     assert is_replaced(other.gru)
-    assert other.gru._fastgru.gru._model is model.gru._fastgru.gru._model
+    assert other.gru._fastgru.gru._core is model.gru._fastgru.gru._core
     assert torch.equal(run(other, X), before)
-    assert other.gru._fastgru.gru._model is model.gru._fastgru.gru._model
+    assert other.gru._fastgru.gru._core is model.gru._fastgru.gru._core
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(0.5)

@@ -272,7 +272,7 @@ def test_avx2_and_avx512(both_isas: tuple[str, str], net: Net, steps: int, batch
     x, h_0 = net.data(steps, batch)
     lengths = net.rng().integers(0, steps + 1, batch)
     first, second = (net.gru(isa=isa) for isa in both_isas)
-    if "avx512_bf16" in second._model.kernels:
+    if "avx512_bf16" in second._core.kernels:
         first, second = (net._replace(precision="int8").gru(isa=isa) for isa in both_isas)
     assert_same(first(x, h_0), second(x, h_0))
     assert_same(first(x, h_0, lengths=lengths), second(x, h_0, lengths=lengths))

@@ -1,6 +1,6 @@
 """Plain calls of `GRU.__call__`, `Stream.step` and `Pool.step` run in C, without a line of Python.
 
-Note [Shortcut] in cpp/bindings_shortcut.hpp. What must hold: plain calls are taken, all others
+Note [Shortcut] in cpp/python/shortcut.hpp. What must hold: plain calls are taken, all others
 reach the Python function, nobody can tell the two apart by results or errors, and to whoever looks
 at them the methods are ordinary functions.
 """
@@ -244,14 +244,14 @@ def test_objects_that_are_no_streams_do_not_crash() -> None:
         _core: Any = None
         _model: Any = None
 
-    for wrong in (None, 3, network().stream()._core, network()._model):
-        Pretender._core = Pretender._model = wrong  # never what the method at hand needs
+    for wrong in (None, 3, network().stream()._core, network()._core):
+        Pretender._core = wrong  # never what the method at hand needs
         if not isinstance(wrong, type(network().stream()._core)):
             with pytest.raises(AttributeError):
                 fastgru.Stream.step(Pretender(), x)  # type: ignore[arg-type]
         with pytest.raises(AttributeError):
             fastgru.Pool.step(Pretender(), np.zeros(1, np.int64), x[None])  # type: ignore[arg-type]
-        if not isinstance(wrong, type(network()._model)):
+        if not isinstance(wrong, type(network()._core)):
             with pytest.raises(AttributeError):
                 fastgru.GRU.__call__(Pretender(), x[None])  # type: ignore[call-overload]
 

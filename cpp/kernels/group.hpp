@@ -7,7 +7,7 @@
 
 #include <cstddef>
 
-#include "inline.hpp"
+#include "kernels/inline.hpp"
 
 namespace fastgru {
 namespace {

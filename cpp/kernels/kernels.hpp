@@ -1,9 +1,9 @@
 // All kernels of one ISA as the table that its isa_*.cpp exports. Include a vec_*.hpp first.
 #pragma once
 
-#include "gru_f32.hpp"
-#include "gru_rows_f32.hpp"
-#include "reduced.hpp"
+#include "kernels/gru/rows.hpp"
+#include "kernels/gru/units.hpp"
+#include "kernels/product/reduced.hpp"
 
 namespace fastgru {
 namespace {

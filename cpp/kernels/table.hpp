@@ -1,5 +1,5 @@
 // The contract between the engine and the kernels of one ISA: argument structs and the table of
-// functions that an ISA file exports. Plain data only: this header is compiled with every ISA's
+// functions that an ISA file exports. Default data only: this header is compiled with every ISA's
 // flags, so it may not define a function or instantiate a template.
 //
 // Letters: K reduction (I or H), P panels = ceil(H / kPanel), rows = sequences in the call.
@@ -41,16 +41,16 @@ constexpr std::size_t operand_stride(std::size_t reduction) {
   return (4 * reduction + 127) / 64 * 64;
 }
 
-// sums = bias + W x for rows and chunks (V::lanes neighbouring units) of a call.
+// sums = bias + W x for rows and strips (V::lanes neighbouring units) of a call.
 struct ReducedProduct {
   const ReducedMatrix& matrix;
   const float* bias;  // [P][3][kPanel] from the first of the matrix's gates on
   const Operands& operands;
   int gates;
   std::size_t reduction;
-  std::size_t chain;  // bfloat16: terms of one FMA chain, see Note [Same bits]
-  std::size_t first_row, rows, first_chunk, chunks;
-  float* sums;  // from first_row and the panel of first_chunk on: [rows][stride], [P][G][kPanel]
+  std::size_t block_terms;  // bfloat16: terms of a sum block, see Note [Same bits]
+  std::size_t first_row, rows, first_strip, strips;
+  float* sums;  // from first_row and the panel of first_strip on: [rows][stride], [P][G][kPanel]
   std::size_t stride;
 };
 
@@ -87,8 +87,8 @@ struct InputProduct {
   const float* const* x;  // [rows] pointers to [K]
   float* out;             // [rows][P][3][kPanel], 64-byte aligned
   std::size_t rows;
-  std::size_t reduction;  // K
-  std::size_t chain;      // terms of one FMA chain, see Note [Same bits]
+  std::size_t reduction;    // K
+  std::size_t block_terms;  // terms of a sum block, see Note [Same bits]
   std::size_t units;
   bool far;  // the weights come from far away: Plan in plan.hpp
   Reduced reduced;
@@ -116,19 +116,20 @@ struct Steps {
   std::size_t hidden;           // H
   std::size_t rows;
   std::size_t steps;
-  std::size_t chain;  // terms of one FMA chain, see Note [Same bits]
-  bool far;           // the weights come from far away: Plan in plan.hpp
-  bool backwards;     // the first step begins with the last weights: Note [There and back]
+  std::size_t block_terms;  // terms of a sum block, see Note [Same bits]
+  bool far;                 // the weights come from far away: Plan in plan.hpp
+  bool backwards;           // the first step begins with the last weights: Note [There and back]
   Activation activation;
   RecurrentActivation recurrent_activation;
   // Null: `gates` holds the input product. Else it is computed on the way, x: [steps][rows]; its
   // `out` is `gates`, for one step. steps_* do so for a single step only.
   const InputProduct* input;
   Reduced reduced;
-  // Where other threads have the other shares: called when all that this share writes and another
-  // one reads is written; returns when that is true of every share. Null: alone.
-  void (*meet)(void* team);
-  void* team;
+  // Where other threads compute the layer's other units: wait_for_shares(barrier) is called when
+  // this thread has written all that they read, and returns when that is true of each of them.
+  // Null where one thread has all units.
+  void (*wait_for_shares)(void* barrier);
+  void* barrier;
 };
 
 // What `activate` can do to an element.

@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 __version__: str
 
 @final
-class Model:
+class GRU:
     """A validated, packed, immutable stack of GRU layers."""
 
     def __init__(
@@ -70,10 +70,10 @@ class Model:
 
 @final
 class Stream:
-    """State of `batch_size` sequences that advance together through a unidirectional Model."""
+    """State of `batch_size` sequences that advance together through a unidirectional GRU."""
 
     # h_0 (L, B, H) or None (zeros); kept for reset()
-    def __init__(self, model: Model, batch_size: int, h_0: Float32Array | None) -> None: ...
+    def __init__(self, gru: GRU, batch_size: int, h_0: Float32Array | None) -> None: ...
     # x (B, I), or (I,) where batch_size is 1 -> (B, H) or (H,). `out`: as in fastgru.Stream.step
     def step(
         self, x: Float32Array, out: Float32Array | None, num_threads: int = 0
@@ -91,13 +91,13 @@ class Stream:
 
 @final
 class Pool:
-    """States of up to `capacity` sessions of unidirectional Models; one call at a time.
+    """States of up to `capacity` sessions of unidirectional GRUs; one call at a time.
 
-    Lists of states have one array for each Model. KeyError for an id that is not an open session's,
+    Lists of states have one array for each GRU. KeyError for an id that is not an open session's,
     ValueError for one that is there twice; every such id is named.
     """
 
-    def __init__(self, models: Sequence[Model], capacity: int) -> None: ...
+    def __init__(self, grus: Sequence[GRU], capacity: int) -> None: ...
     def open(self, h_0: Sequence[Float32Array] | None) -> int: ...  # (L, H) or None (zeros)
     def close(self, session: int) -> None: ...
     def get_state(self, session: int) -> list[Float32Array]: ...  # copies, (L, H)
@@ -109,7 +109,7 @@ class Pool:
     def write(
         self, ids: Int64Array, states: Sequence[Float32Array], versions: NDArray[np.uint64]
     ) -> None: ...
-    # Of a pool with one Model. ids (n,), x (n, I) -> (n, H). `out`: as in fastgru.Pool.step
+    # Of a pool with one GRU. ids (n,), x (n, I) -> (n, H). `out`: as in fastgru.Pool.step
     def step(
         self, ids: Int64Array, x: Float32Array, out: Float32Array | None, num_threads: int
     ) -> Float32Array: ...
@@ -126,7 +126,7 @@ class Pool:
 
 @final
 class Linear:
-    # weight (O, K), bias (O,); copied. isa: as Model's
+    # weight (O, K), bias (O,); copied. isa: as GRU's
     def __init__(
         self, weight: Float32Array, bias: Float32Array | None, isa: str | None
     ) -> None: ...
@@ -175,7 +175,7 @@ def over_time(
 ) -> Float32Array: ...
 
 # Decorators for Python methods, which take plain calls in C: see Note [Shortcut] in
-# cpp/bindings_shortcut.hpp.
+# cpp/python/shortcut.hpp.
 def shortcut_call(function: Function) -> Function: ...  # fastgru.GRU.__call__
 def shortcut_step(function: Function) -> Function: ...  # fastgru.Stream.step
 def shortcut_pool_step(function: Function) -> Function: ...  # fastgru.Pool.step
@@ -183,7 +183,7 @@ def isa_levels() -> list[tuple[str, bool]]:
     """Names compiled into this build, best first, each with whether this CPU can run it."""
 
 def default_isa() -> str:
-    """What a new model would get: FASTGRU_ISA or the best. ValueError as Model."""
+    """What a new model would get: FASTGRU_ISA or the best. ValueError as GRU."""
 
 def default_kernels() -> dict[str, str]:
     """Each precision's, of a new model; those of one ISA level, or with more instructions."""

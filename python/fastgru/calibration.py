@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastgru.arrays import Float32Array, as_state
 from fastgru.precision import MOST, check_finite, scale_of, weight_names
-from fastgru.spec import ModelSpec
+from fastgru.spec import GruSpec
 
 if TYPE_CHECKING:
     from fastgru.gru import GRU
@@ -173,7 +173,7 @@ def _multiplied(
         values = np.concatenate(list(own), axis=-1)
 
 
-def calibrated_spec(gru: GRU, kept: set[int], calibration: Any) -> ModelSpec:
+def calibrated_spec(gru: GRU, kept: set[int], calibration: Any) -> GruSpec:
     """The spec of `gru` (float32) in int8, but for the layers `kept`, rounded by `calibration`.
 
     ValueError where nothing is in it or numbers are not finite; ShapeError and TypeError as a call.

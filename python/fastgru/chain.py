@@ -16,7 +16,7 @@ from fastgru.errors import ShapeError
 from fastgru.gru import GRU
 from fastgru.layers import Embedding, Layer, OneHot
 from fastgru.over_time import Last, SequenceLayer
-from fastgru.packed import is_packed
+from fastgru.packed_sequence import is_packed
 from fastgru.problems import Layout, Problem, layout_of, listed, problem_of, seen, shape_problems
 
 Layers = Sequence[Layer | GRU]

@@ -1,6 +1,6 @@
 """`GRU`: a trained network, ready to run.
 
-Joins the stages: tensors -> ModelSpec -> packed `_core.Model` -> calls with NumPy arrays. Refuses
+Joins the stages: tensors -> GruSpec -> packed `_core.GRU` -> calls with NumPy arrays. Refuses
 to train, to run on anything but the CPU and to change after it is built, the thread count apart.
 """
 
@@ -19,11 +19,11 @@ from fastgru.arrays import Float32Array, as_float32, as_int64, as_state, byte_te
 from fastgru.convert import parts_of_torch_module, tensors_from_d2l
 from fastgru.importing import importing
 from fastgru.options import check_isa, check_options, positive
-from fastgru.packed import Packed, is_packed, run_packed
+from fastgru.packed_sequence import Packed, is_packed, run_packed
 from fastgru.pool import Pool
 from fastgru.precision import kept_layers, reduce_spec, weight_names
 from fastgru.problems import call_problems, raise_all
-from fastgru.spec import ModelSpec, spec_from_tensors
+from fastgru.spec import GruSpec, spec_from_tensors
 from fastgru.stream import Stream
 from fastgru.trace import Trace, trace
 
@@ -44,12 +44,12 @@ class GRU:
     """
 
     __slots__ = (
-        *("__weakref__", "_assumed", "_batch_first", "_forced_isa", "_model", "_spec", "_threads"),
+        *("__weakref__", "_assumed", "_batch_first", "_core", "_forced_isa", "_spec", "_threads"),
     )
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: GruSpec,
         *,
         batch_first: bool = False,
         precision: str = "float32",
@@ -62,7 +62,7 @@ class GRU:
 
         `assumed`: the options that neither the file nor the caller said; `save` writes them down.
         """
-        if not isinstance(spec, ModelSpec):
+        if not isinstance(spec, GruSpec):
             raise TypeError(
                 "a GRU holds trained weights: make one with GRU.from_torch, GRU.from_state_dict, "
                 "GRU.from_d2l or fastgru.load"
@@ -82,7 +82,7 @@ class GRU:
         spec = reduce_spec(spec, precision, keep)
         sizes = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
         tensors, scales, precisions = map(sizes.pop, ("tensors", "scales", "precisions"))
-        self._model = _core.Model(
+        self._core = _core.GRU(
             [tensors[name] for name in spec.names()],
             [scales[name] for _, name in weight_names(spec) if name in scales],
             precisions or ["float32"] * spec.num_layers,
@@ -233,13 +233,13 @@ class GRU:
             if lengths is not None:
                 raise ValueError("lengths: a PackedSequence has its own, pass None with one")
             return run_packed(
-                lambda x, h_0, lengths: self._model.run(x, h_0, lengths, False, self._threads),
+                lambda x, h_0, lengths: self._core.run(x, h_0, lengths, False, self._threads),
                 x,
                 None if h_0 is None else as_state("h_0", h_0),
                 self,
             )
         try:
-            return self._model.run(
+            return self._core.run(
                 as_float32("x", x),
                 None if h_0 is None else as_state("h_0", h_0),
                 None if lengths is None else as_int64("lengths", lengths),
@@ -416,12 +416,12 @@ class GRU:
     @property
     def isa(self) -> str:
         """The instruction set level it runs on."""
-        return self._model.isa
+        return self._core.isa
 
     @property
     def nbytes(self) -> int:
         """Bytes of packed weights and biases."""
-        return self._model.nbytes
+        return self._core.nbytes
 
     def tensors(self) -> dict[str, Float32Array]:
         """The weights, unpacked again: float32 arrays under torch.nn.GRU's names, the same bits.
@@ -441,8 +441,8 @@ class GRU:
         }
 
     def _stored(self) -> tuple[dict[str, Float32Array], dict[str, Float32Array]]:
-        """Tensors and scales as in ModelSpec."""
-        tensors, scales = self._model.tensors()
+        """Tensors and scales as in GruSpec."""
+        tensors, scales = self._core.tensors()
         precisions = self._spec.precisions
         scaled = [
             name for layer, name in weight_names(self._spec) if precisions[layer:][:1] == ("int8",)
@@ -454,7 +454,7 @@ class GRU:
 
     def __copy__(self) -> Self:
         other = type(self).__new__(type(self))
-        other._spec, other._model = self._spec, self._model  # immutable, so shared
+        other._spec, other._core = self._spec, self._core  # immutable, so shared
         other._batch_first, other._forced_isa = self._batch_first, self._forced_isa
         other._threads, other._assumed = self._threads, self._assumed
         return other
@@ -488,4 +488,4 @@ class GRU:
 
 
 def _unpickle(cls: type[GRU], spec: dict[str, Any], options: dict[str, Any]) -> GRU:
-    return cls(ModelSpec(**spec), **options)
+    return cls(GruSpec(**spec), **options)

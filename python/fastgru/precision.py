@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fastgru.arrays import Float32Array
-from fastgru.spec import ModelSpec, tensor_names
+from fastgru.spec import GruSpec, tensor_names
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 MOST = 127
@@ -61,7 +61,7 @@ def scale_of(weight: Float32Array) -> Float32Array:
 
 
 def state_steps(input_size: int, hidden_size: int) -> int:
-    """Into how many steps int8 products cut a state of 1: kUnitsPerInput in cpp/pack.cpp.
+    """Into how many steps int8 products cut a state of 1: kUnitsPerInput in cpp/network/pack.cpp.
 
     >>> state_steps(64, 64), state_steps(10, 64)
     (127, 32512)
@@ -75,7 +75,7 @@ def check_finite(name: str, weight: Float32Array) -> None:
         raise ValueError(f"{name}: int8 needs finite weights, there is a NaN or infinity")
 
 
-def reduce_spec(spec: ModelSpec, precision: str, keep: Iterable[int] = ()) -> ModelSpec:
+def reduce_spec(spec: GruSpec, precision: str, keep: Iterable[int] = ()) -> GruSpec:
     """The spec with weights in `precision`, but for the layers `keep`, which stay in float32.
 
     A spec that is reduced already is returned as it is. ValueError for a layer that does not exist
@@ -97,7 +97,7 @@ def reduce_spec(spec: ModelSpec, precision: str, keep: Iterable[int] = ()) -> Mo
     return dataclasses.replace(spec, tensors=tensors, precisions=precisions, scales=scales)
 
 
-def weight_names(spec: ModelSpec) -> list[tuple[int, str]]:
+def weight_names(spec: GruSpec) -> list[tuple[int, str]]:
     """Layer and name of every weight, in `_core`'s order."""
     return [
         (layer, name)

@@ -19,7 +19,7 @@ from fastgru.errors import ShapeError
 from fastgru.text import Message
 
 MOST_LISTED = 12
-"""Bad lengths that a message lists; `Listed` in cpp/listed.hpp has as many numbers."""
+"""Bad lengths that a message lists; `Listed` in cpp/run/listed.hpp has as many numbers."""
 
 Shape = tuple[int, ...]
 Pattern = tuple[int | str, ...]  # a letter stands for a size that nothing tells

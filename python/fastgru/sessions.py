@@ -39,7 +39,7 @@ class Sessions:
 
     def __init__(self, grus: Sequence[GRU], capacity: int) -> None:
         self._grus = grus
-        self._core = _core.Pool([gru._model for gru in grus], positive("capacity", capacity))
+        self._core = _core.Pool([gru._core for gru in grus], positive("capacity", capacity))
 
     def close(self, session: int) -> None:
         """Ends a session; its id is unknown from here on. Raises KeyError for an unknown one."""

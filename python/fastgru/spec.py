@@ -33,7 +33,7 @@ Shape = tuple[int | str, ...]  # a letter stands for a size that nothing tells
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class GruSpec:
     """A stack of GRU layers. `tensors`: float32, C-contiguous, named as in torch.nn.GRU.
 
     `precisions`: each layer's, none if all are float32. Weights of a bfloat16 layer have such
@@ -79,7 +79,7 @@ def spec_from_tensors(
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
     reverse: bool = False,
-) -> ModelSpec:
+) -> GruSpec:
     """Finds and validates the GRU (or GRUCell) among `tensors`: arrays, tensors or TensorSources.
 
     `prefix` is the module path it stands under, `"encoder.rnn."` (the last dot may be missing).
@@ -131,7 +131,7 @@ def spec_from_tensors(
         )
     assert isinstance(input_size, int)
     assert isinstance(hidden_size, int)
-    return ModelSpec(
+    return GruSpec(
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=len(layers),

@@ -61,7 +61,7 @@ class Stream:
             )
         state = None if h_0 is None else as_state("h_0", h_0)
         size = positive("batch_size", batch_size)
-        self._hold(gru, _core.Stream(gru._model, size, state))
+        self._hold(gru, _core.Stream(gru._core, size, state))
 
     def _hold(self, gru: GRU, core: _core.Stream) -> None:
         self._gru = gru

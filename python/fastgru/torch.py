@@ -24,11 +24,12 @@ from torch.overrides import has_torch_function_variadic
 from fastgru import _core
 from fastgru.errors import UnsupportedLayerError
 from fastgru.options import check_options, positive
-from fastgru.packed import run_packed
+from fastgru.packed_sequence import run_packed
 from fastgru.problems import call_problems, raise_all, raise_any, shape_problems
 from fastgru.text import report
 from fastgru.torch_calls import UNDO, call_overridden, has_gradient, outside_compiler
 from fastgru.torch_tensors import (
+    as_next_state,
     as_output,
     as_tensor,
     as_unbatched,
@@ -150,7 +151,7 @@ class _Replaced(nn.Module):
     _plain: type[nn.Module]  # the class that it was
     _fastgru: PackedWeights
 
-    def _current(self, x: Any, hx: Any) -> tuple[_core.Model, int]:
+    def _current(self, x: Any, hx: Any) -> tuple[_core.GRU, int]:
         """The packed weights, and the threads of a call with these tensors."""
         if not isinstance(x, Tensor):
             raise self._no_tensor("input", "a torch.Tensor", x)
@@ -180,7 +181,7 @@ class _Replaced(nn.Module):
         threads = gru.num_threads or torch.get_num_threads()
         if threads > 1 and not gru.num_threads:
             threads = min(threads, _core.get_num_threads())
-        return gru._model, threads
+        return gru._core, threads
 
     def _no_tensor(self, name: str, expected: str, given: object) -> TypeError:
         text = f"{name}: expected {expected}, got {type(given).__name__}"
@@ -304,7 +305,7 @@ class FastGRUCell(_Replaced, nn.GRUCell):
         raise_any(self._told(), problems)
         _, h_n = model.run(array[None], h, None, False, threads)
         if rows:
-            return as_tensor(h_n[0], dtype)
+            return as_next_state(h_n[0], dtype, hx)
         return as_tensor(h_n, dtype).squeeze(0)  # in torch, too, a view of a batch of one
 
 

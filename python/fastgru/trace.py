@@ -47,7 +47,7 @@ def trace(gru: GRU, x: ArrayLike, h_0: ArrayLike | None) -> Trace:
     for layer in range(gru.num_layers):
         first = layer * directions
         h_layer = None if state is None else state[first : first + directions]
-        gates = gru._model.trace_layer(layer, layer_input, h_layer)  # (4, D, T, B, H)
+        gates = gru._core.trace_layer(layer, layer_input, h_layer)  # (4, D, T, B, H)
         layers.append(gates)
         layer_input = np.concatenate(list(gates[0]), axis=-1)  # (T, B, D*H)
     hidden, reset, update, candidate = np.concatenate(layers, axis=1)

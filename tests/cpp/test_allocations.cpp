@@ -8,12 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "dispatch.hpp"
-#include "head.hpp"
-#include "pack.hpp"
-#include "pool.hpp"
-#include "run.hpp"
-#include "stream.hpp"
+#include "kernels/dispatch.hpp"
+#include "run/layers.hpp"
+#include "network/pack.hpp"
+#include "run/pool.hpp"
+#include "run/run.hpp"
+#include "run/stream.hpp"
 
 static std::atomic<std::size_t> allocations{0};
 
@@ -75,7 +75,7 @@ struct Shape {
   bool ragged;
 };
 
-std::string describe(const ModelSizes& s, const Shape& shape, std::size_t threads) {
+std::string describe(const GruSizes& s, const Shape& shape, std::size_t threads) {
   return "T=" + std::to_string(shape.T) + " B=" + std::to_string(shape.B) +
          (shape.ragged ? " ragged" : "") + " I=" + std::to_string(s.input_size) +
          " H=" + std::to_string(s.hidden_size) + " L=" + std::to_string(s.num_layers) +
@@ -83,15 +83,15 @@ std::string describe(const ModelSizes& s, const Shape& shape, std::size_t thread
          std::to_string(threads) + " threads";
 }
 
-void test_model(const ModelSizes& s, const KernelTable* kernels) {
+void test_gru(const GruSizes& s, const KernelTable* kernels) {
   std::vector<std::vector<float>> tensors;
-  ModelSpec spec{s, {}};
+  GruSpec spec{s, {}};
   for (std::size_t i = 0; i < s.num_layers * s.num_directions; ++i) {
     tensors.emplace_back(3 * s.hidden_size * s.layer_input(i / s.num_directions), 0.01f);
     tensors.emplace_back(3 * s.hidden_size * s.hidden_size, 0.01f);
     spec.layers.push_back({tensors[2 * i].data(), tensors[2 * i + 1].data(), nullptr, nullptr});
   }
-  const auto packed = std::make_shared<const PackedModel>(pack(spec, kernels));
+  const auto packed = std::make_shared<const PackedGru>(pack(spec, kernels));
   const std::size_t states = s.num_layers * s.num_directions;
   const std::size_t width = s.num_directions * s.hidden_size;
   for (const Shape& shape : {Shape{1, 1, false}, Shape{7, 1, false}, Shape{1, 5, false},
@@ -181,9 +181,9 @@ int main() {
     for (const bool reset_after : {true, false})
       for (const std::size_t directions : {1, 2})
         for (const std::size_t layers : {1, 3})
-          test_model({24, 40, layers, directions, true, reset_after, Activation::tanh,
-                      RecurrentActivation::sigmoid},
-                     choose_kernels(level.name));
+          test_gru({24, 40, layers, directions, true, reset_after, Activation::tanh,
+                    RecurrentActivation::sigmoid},
+                   choose_kernels(level.name));
   }
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed == 0 && passed > 0 ? 0 : 1;

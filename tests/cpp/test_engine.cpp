@@ -13,15 +13,15 @@
 #include <string>
 #include <vector>
 
-#include "dispatch.hpp"
-#include "kernels/tiling.hpp"
-#include "pack.hpp"
-#include "parallel.hpp"
-#include "plan.hpp"
-#include "pool.hpp"
-#include "rhythm.hpp"
-#include "run.hpp"
-#include "stream.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/product/tiling.hpp"
+#include "network/pack.hpp"
+#include "system/parallel.hpp"
+#include "plan/plan.hpp"
+#include "run/pool.hpp"
+#include "run/run.hpp"
+#include "run/stream.hpp"
+#include "plan/thread_cost.hpp"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -49,11 +49,11 @@ Floats random_floats(std::size_t n, float scale) {
   return values;
 }
 
-struct TestModel {
-  ModelSpec spec;
+struct TestGru {
+  GruSpec spec;
   std::vector<Floats> tensors;  // four per layer and direction
 
-  explicit TestModel(const ModelSizes& sizes) {
+  explicit TestGru(const GruSizes& sizes) {
     spec.sizes = sizes;
     const std::size_t H = sizes.hidden_size;
     const float scale = 1.0f / std::sqrt(static_cast<float>(H));
@@ -119,8 +119,8 @@ struct Case {
 };
 
 // The equations in double, one row at a time.
-Result reference(const TestModel& model, const Case& c) {
-  const ModelSizes& s = model.spec.sizes;
+Result reference(const TestGru& gru, const Case& c) {
+  const GruSizes& s = gru.spec.sizes;
   const std::size_t H = s.hidden_size, D = s.num_directions, T = c.T, B = c.B;
   Result result{Floats(T * B * D * H), Floats(s.num_layers * D * B * H)};
   for (std::size_t b = 0; b < B; ++b) {
@@ -132,7 +132,7 @@ Result reference(const TestModel& model, const Case& c) {
     for (std::size_t l = 0; l < s.num_layers; ++l) {
       std::vector<std::vector<double>> out(length, std::vector<double>(D * H));
       for (std::size_t d = 0; d < D; ++d) {
-        const LayerTensors& w = model.spec.layers[l * D + d];
+        const LayerTensors& w = gru.spec.layers[l * D + d];
         const float* first = &c.h_0[((l * D + d) * B + b) * H];
         std::vector<double> h(first, first + H);
         for (std::size_t step = 0; step < length; ++step) {
@@ -177,8 +177,8 @@ Result reference(const TestModel& model, const Case& c) {
 }
 
 // The case from h_0, with its lengths where `ragged`, by the plan or by the engine's own (null).
-Result engine(const PackedModel& model, const Case& c, const Plan* plan, bool ragged = true) {
-  const ModelSizes& s = model.sizes;
+Result engine(const PackedGru& gru, const Case& c, const Plan* plan, bool ragged = true) {
+  const GruSizes& s = gru.sizes;
   const std::size_t width = s.num_directions * s.hidden_size;
   Result result{Floats(c.T * c.B * width, -7.0f), Floats(c.h_0.size(), -7.0f)};
   Call call;
@@ -193,13 +193,13 @@ Result engine(const PackedModel& model, const Case& c, const Plan* plan, bool ra
   call.lengths = ragged ? c.lengths.data() : nullptr;
   call.end_layer = s.num_layers;
   if (plan)
-    check(run(model, call, *plan).has_value(), "the runtime gives the threads of a plan");
+    check(run(gru, call, *plan).has_value(), "the runtime gives the threads of a plan");
   else
-    run(model, call);
+    run(gru, call);
   return result;
 }
 
-Case random_case(const ModelSizes& s, std::size_t T, std::size_t B, bool ragged) {
+Case random_case(const GruSizes& s, std::size_t T, std::size_t B, bool ragged) {
   Case c{T,
          B,
          random_floats(T * B * s.input_size, 1.0f),
@@ -212,7 +212,7 @@ Case random_case(const ModelSizes& s, std::size_t T, std::size_t B, bool ragged)
 }
 
 // One row of a case, as a case.
-Case row_of(const ModelSizes& s, const Case& c, std::size_t b) {
+Case row_of(const GruSizes& s, const Case& c, std::size_t b) {
   Case row{c.T, 1, {}, {}, {c.lengths[b]}};
   for (std::size_t t = 0; t < c.T; ++t)
     row.x.insert(row.x.end(), &c.x[(t * c.B + b) * s.input_size],
@@ -223,7 +223,7 @@ Case row_of(const ModelSizes& s, const Case& c, std::size_t b) {
   return row;
 }
 
-std::string describe(const ModelSizes& s, const Case& c, const char* isa) {
+std::string describe(const GruSizes& s, const Case& c, const char* isa) {
   return std::string(isa) + " T=" + std::to_string(c.T) + " B=" + std::to_string(c.B) +
          " I=" + std::to_string(s.input_size) + " H=" + std::to_string(s.hidden_size) +
          " L=" + std::to_string(s.num_layers) + " D=" + std::to_string(s.num_directions) +
@@ -242,7 +242,7 @@ std::vector<const KernelTable*> runnable() {
 }
 
 // The first and the last row of a case, by themselves, have the bits of the batch's result.
-void check_rows_alone(const PackedModel& packed, const Case& c, const Result& batch,
+void check_rows_alone(const PackedGru& packed, const Case& c, const Result& batch,
                       const std::string& name) {
   const std::size_t width = packed.sizes.num_directions * packed.sizes.hidden_size;
   for (const std::size_t b : {std::size_t{0}, c.B - 1}) {
@@ -255,14 +255,14 @@ void check_rows_alone(const PackedModel& packed, const Case& c, const Result& ba
 }
 
 // Promise 1 and, inside one ISA, promise 2: alone and in a batch, on one thread and on several.
-void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragged) {
-  const TestModel model(sizes);
+void test_gru(const GruSizes& sizes, std::size_t T, std::size_t B, bool ragged) {
+  const TestGru gru(sizes);
   const Case c = random_case(sizes, T, B, ragged);
-  const Result expected = reference(model, c);
+  const Result expected = reference(gru, c);
   std::vector<std::pair<const KernelTable*, Result>> results;
   for (const KernelTable* kernels : runnable()) {
     const std::string name = describe(sizes, c, kernels->name);
-    const PackedModel packed = pack(model.spec, kernels);
+    const PackedGru packed = pack(gru.spec, kernels);
     const Result got = engine(packed, c, nullptr);
     float error = 0;
     for (std::size_t i = 0; i < got.y.size(); ++i)
@@ -280,14 +280,15 @@ void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragg
           Grid{2, 2, 1}, Grid{2, 1, 2}, Grid{1, 2, 2}, Grid{2, 2, 2}})
       for (const RowsInLanes lanes :
            {RowsInLanes::never, RowsInLanes::where_they_fit, RowsInLanes::always}) {
-        if (grid.rows > B || grid.directions > sizes.num_directions || grid.units > sizes.panels())
+        if (grid.row_groups > B || grid.directions > sizes.num_directions ||
+            grid.unit_groups > sizes.panels())
           continue;
-        if (lanes != RowsInLanes::never && grid.units > 1) continue;
+        if (lanes != RowsInLanes::never && grid.unit_groups > 1) continue;
         if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
         Plan plan = make_plan(sizes, machine, {T, B}, grid, lanes);
-        const std::string by = name + ": same bits by plan " + std::to_string(grid.rows) + " x " +
-                               std::to_string(grid.directions) + " x " +
-                               std::to_string(grid.units) + ", rows in lanes " +
+        const std::string by = name + ": same bits by plan " + std::to_string(grid.row_groups) +
+                               " x " + std::to_string(grid.directions) + " x " +
+                               std::to_string(grid.unit_groups) + ", rows in lanes " +
                                std::to_string(static_cast<int>(lanes));
         check(engine(packed, c, &plan) == got, by);
         if (lanes == RowsInLanes::always) continue;
@@ -303,54 +304,54 @@ void test_model(const ModelSizes& sizes, std::size_t T, std::size_t B, bool ragg
 }
 
 // Packing loses nothing, and unpacking writes nothing but the tensors.
-void test_unpack(const ModelSizes& sizes) {
-  const TestModel model(sizes);
+void test_unpack(const GruSizes& sizes) {
+  const TestGru gru(sizes);
   for (const KernelTable* kernels : runnable()) {
-    const PackedModel packed = pack(model.spec, kernels);
+    const PackedGru packed = pack(gru.spec, kernels);
     for (std::size_t i = 0; i < packed.layers.size(); ++i) {
       std::vector<Floats> back;
-      for (std::size_t t = 0; t < 4; ++t) back.emplace_back(model.tensors[4 * i + t].size());
+      for (std::size_t t = 0; t < 4; ++t) back.emplace_back(gru.tensors[4 * i + t].size());
       unpack(packed, i,
              {back[0].data(), back[1].data(), back[2].data(), back[3].data(), nullptr, nullptr});
       for (std::size_t t = 0; t < 4; ++t)
-        check(back[t] == model.tensors[4 * i + t], "unpack returns what was packed");
+        check(back[t] == gru.tensors[4 * i + t], "unpack returns what was packed");
     }
   }
 }
 
 // What no tensor fills is zero, though the storage is not cleared before.
-void test_padding(const ModelSizes& sizes) {
-  TestModel model(sizes);
+void test_padding(const GruSizes& sizes) {
+  TestGru gru(sizes);
   std::size_t values = 0;
-  for (std::size_t i = 0; i < model.spec.layers.size(); ++i) {
-    model.spec.layers[i].bias_ih = model.spec.layers[i].bias_hh = nullptr;
-    values += model.tensors[4 * i].size() + model.tensors[4 * i + 1].size();
+  for (std::size_t i = 0; i < gru.spec.layers.size(); ++i) {
+    gru.spec.layers[i].bias_ih = gru.spec.layers[i].bias_hh = nullptr;
+    values += gru.tensors[4 * i].size() + gru.tensors[4 * i + 1].size();
   }
   const KernelTable* kernels = choose_kernels("portable");
-  const std::size_t bytes = pack(model.spec, kernels).storage.size();
+  const std::size_t bytes = pack(gru.spec, kernels).storage.size();
   {
     const Buffer dirt(bytes);  // likely what pack() is given next
     std::memset(dirt.data(), 0xff, bytes);
   }
-  const PackedModel packed = pack(model.spec, kernels);
+  const PackedGru packed = pack(gru.spec, kernels);
   const auto* first = reinterpret_cast<const float*>(packed.storage.data());
   const auto zeros = std::count(first, first + bytes / sizeof(float), 0.0f);
   std::size_t zero_values = 0;
-  for (std::size_t i = 0; i < model.tensors.size(); ++i)
+  for (std::size_t i = 0; i < gru.tensors.size(); ++i)
     if (i % 4 < 2)
-      zero_values += static_cast<std::size_t>(
-          std::count(model.tensors[i].begin(), model.tensors[i].end(), 0.0f));
+      zero_values +=
+          static_cast<std::size_t>(std::count(gru.tensors[i].begin(), gru.tensors[i].end(), 0.0f));
   check(static_cast<std::size_t>(zeros) == bytes / sizeof(float) - values + zero_values,
         "padding and missing biases are zeros");
 }
 
 // Sessions in a pool's slab, in any order and by any plan, are rows of a batch.
-void test_pool(const ModelSizes& sizes, std::size_t B) {
-  const TestModel model(sizes);
+void test_pool(const GruSizes& sizes, std::size_t B) {
+  const TestGru gru(sizes);
   const Case c = random_case(sizes, 1, B, false);
   const std::size_t H = sizes.hidden_size, L = sizes.num_layers, capacity = 2 * B + 1;
   for (const KernelTable* kernels : runnable()) {
-    const auto packed = std::make_shared<const PackedModel>(pack(model.spec, kernels));
+    const auto packed = std::make_shared<const PackedGru>(pack(gru.spec, kernels));
     const Result expected = engine(*packed, c, nullptr, false);
     const std::string name = describe(sizes, c, kernels->name);
     std::vector<std::uint32_t> slots(capacity);
@@ -358,7 +359,7 @@ void test_pool(const ModelSizes& sizes, std::size_t B) {
     std::shuffle(slots.begin(), slots.end(), generator);
     const Floats slab = random_floats(L * capacity * H, 1);
     for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{1, 1, 2}}) {
-      if (grid.rows > B || grid.units > sizes.panels()) continue;
+      if (grid.row_groups > B || grid.unit_groups > sizes.panels()) continue;
       if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
       Floats states = slab, y(B * H);
       for (std::size_t l = 0; l < L; ++l)
@@ -389,16 +390,16 @@ void test_pool(const ModelSizes& sizes, std::size_t B) {
 // ---- reduced precision ----
 
 // Weights as Python makes them: bfloat16's values by cutting off digits, or integers and scales.
-struct ReducedModel {
-  TestModel model;
+struct ReducedGru {
+  TestGru gru;
   std::vector<Floats> scales;  // two a layer and direction
 
-  ReducedModel(const ModelSizes& sizes, Precision precision) : model(sizes) {
-    for (std::size_t i = 0; i < model.spec.layers.size(); ++i) {
-      LayerTensors& layer = model.spec.layers[i];
+  ReducedGru(const GruSizes& sizes, Precision precision) : gru(sizes) {
+    for (std::size_t i = 0; i < gru.spec.layers.size(); ++i) {
+      LayerTensors& layer = gru.spec.layers[i];
       layer.precision = precision;
       for (const std::size_t t : {4 * i, 4 * i + 1}) {
-        Floats& weights = model.tensors[t];
+        Floats& weights = gru.tensors[t];
         if (precision == Precision::bfloat16) {
           for (float& w : weights) {
             std::uint32_t bits;
@@ -420,16 +421,16 @@ struct ReducedModel {
         }
       }
     }
-    for (std::size_t i = 0; precision == Precision::int8 && i < model.spec.layers.size(); ++i) {
-      model.spec.layers[i].scale_ih = scales[2 * i].data();
-      model.spec.layers[i].scale_hh = scales[2 * i + 1].data();
+    for (std::size_t i = 0; precision == Precision::int8 && i < gru.spec.layers.size(); ++i) {
+      gru.spec.layers[i].scale_ih = scales[2 * i].data();
+      gru.spec.layers[i].scale_hh = scales[2 * i + 1].data();
     }
   }
   // What they stand for.
-  TestModel in_float32() const {
-    TestModel same(model.spec.sizes);
-    same.tensors = model.tensors;
-    const std::size_t rows = 3 * model.spec.sizes.hidden_size;
+  TestGru in_float32() const {
+    TestGru same(gru.spec.sizes);
+    same.tensors = gru.tensors;
+    const std::size_t rows = 3 * gru.spec.sizes.hidden_size;
     for (std::size_t i = 0; i < scales.size(); ++i) {
       Floats& weights = same.tensors[4 * (i / 2) + i % 2];
       for (std::size_t at = 0; at < weights.size(); ++at)
@@ -444,9 +445,9 @@ struct ReducedModel {
 };
 
 // Near the same weights in float64, and the same bits whatever the plan and the batch.
-Result check_reduced(const PackedModel& packed, const Case& c, const Result& expected,
+Result check_reduced(const PackedGru& packed, const Case& c, const Result& expected,
                      const std::string& name) {
-  const ModelSizes& sizes = packed.sizes;
+  const GruSizes& sizes = packed.sizes;
   const std::size_t T = c.T, B = c.B;
   const Result got = engine(packed, c, nullptr);
   float error = 0;
@@ -455,7 +456,8 @@ Result check_reduced(const PackedModel& packed, const Case& c, const Result& exp
   check(error <= 0.02f, name + ": error " + std::to_string(error));
   const Machine machine = machine_with(packed.kernels->lanes);
   for (const Grid grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}}) {
-    if (grid.rows > B || grid.directions > sizes.num_directions || grid.units > sizes.panels())
+    if (grid.row_groups > B || grid.directions > sizes.num_directions ||
+        grid.unit_groups > sizes.panels())
       continue;
     if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
     for (const bool far : {false, true}) {
@@ -470,13 +472,13 @@ Result check_reduced(const PackedModel& packed, const Case& c, const Result& exp
 
 // Every kernel that the CPU runs, also those that it does not prefer. In int8, and in bfloat16 by
 // FMAs, AVX2 and AVX-512 have the same bits.
-void test_reduced(const ModelSizes& sizes, Precision precision, std::size_t T, std::size_t B) {
-  const ReducedModel reduced(sizes, precision);
+void test_reduced(const GruSizes& sizes, Precision precision, std::size_t T, std::size_t B) {
+  const ReducedGru reduced(sizes, precision);
   const Case c = random_case(sizes, T, B, true);
   const Result expected = reference(reduced.in_float32(), c);
   std::vector<std::pair<std::string, Result>> results;
   for (const KernelTable* kernels : runnable()) {
-    PackedModel packed = pack(reduced.model.spec, kernels);
+    PackedGru packed = pack(reduced.gru.spec, kernels);
     const auto choices = runnable_reduced(*kernels, precision);
     check(packed.layers[0].reduced == choices.front(), "the best kernels are chosen");
     for (const ReducedKernels* choice : choices) {
@@ -491,14 +493,14 @@ void test_reduced(const ModelSizes& sizes, Precision precision, std::size_t T, s
     for (std::size_t i = 0; i < packed.layers.size(); ++i) {
       const std::string name = describe(sizes, c, kernels->name);
       Floats back[6];
-      for (std::size_t t = 0; t < 4; ++t) back[t].resize(reduced.model.tensors[4 * i + t].size());
+      for (std::size_t t = 0; t < 4; ++t) back[t].resize(reduced.gru.tensors[4 * i + t].size());
       back[4].resize(3 * sizes.hidden_size);
       back[5].resize(3 * sizes.hidden_size);
       unpack(packed, i,
              {back[0].data(), back[1].data(), back[2].data(), back[3].data(), back[4].data(),
               back[5].data()});
       for (std::size_t t = 0; t < 4; ++t)
-        check(back[t] == reduced.model.tensors[4 * i + t], name + ": unpack");
+        check(back[t] == reduced.gru.tensors[4 * i + t], name + ": unpack");
       for (std::size_t t = 0; precision == Precision::int8 && t < 2; ++t)
         check(back[4 + t] == reduced.scales[2 * i + t], name + ": scales");
     }
@@ -513,23 +515,23 @@ void test_exact_sums() {
   std::uniform_int_distribution<int> any(-127, 127);
   for (const KernelTable* kernels : runnable()) {
     for (const int kind : {0, 1, 2}) {
-      ModelSizes sizes;
+      GruSizes sizes;
       sizes.input_size = K;
       sizes.hidden_size = kLanes;
       sizes.num_layers = 1;
-      TestModel model(sizes);
-      Floats& weights = model.tensors[0];
+      TestGru gru(sizes);
+      Floats& weights = gru.tensors[0];
       for (std::size_t i = 0; i < weights.size(); ++i)
         weights[i] = static_cast<float>(kind == 0   ? 127
                                         : kind == 1 ? (i % 2 ? 127 : -127)
                                                     : any(generator));
-      for (float& w : model.tensors[1]) w = 0;
+      for (float& w : gru.tensors[1]) w = 0;
       const Floats scale(3 * kLanes, 1.0f), none(3 * kLanes, 0.0f);
-      LayerTensors& layer = model.spec.layers[0];
+      LayerTensors& layer = gru.spec.layers[0];
       layer.precision = Precision::int8;
       layer.bias_ih = none.data();
       layer.scale_ih = layer.scale_hh = scale.data();
-      const PackedModel packed = pack(model.spec, kernels);
+      const PackedGru packed = pack(gru.spec, kernels);
       std::vector<char> rows(2 * operand_stride(K) + 64);
       float scales[1];
       void* at = rows.data();
@@ -572,12 +574,12 @@ void test_exact_sums() {
   }
 }
 
-void test_stream(const ModelSizes& sizes, std::size_t T, std::size_t B) {
-  const TestModel model(sizes);
+void test_stream(const GruSizes& sizes, std::size_t T, std::size_t B) {
+  const TestGru gru(sizes);
   const Case c = random_case(sizes, T, B, false);
   const std::size_t H = sizes.hidden_size, I = sizes.input_size;
   for (const KernelTable* kernels : runnable()) {
-    const auto packed = std::make_shared<const PackedModel>(pack(model.spec, kernels));
+    const auto packed = std::make_shared<const PackedGru>(pack(gru.spec, kernels));
     const Result whole = engine(*packed, c, nullptr, false);
     Stream stream(packed, B, c.h_0.data());
     for (int round = 0; round < 2; ++round) {
@@ -634,7 +636,7 @@ void test_activations() {
 
 // Far weights: where they begin follows the cache, and one step counts the input's as well.
 void test_far() {
-  ModelSizes s;
+  GruSizes s;
   s.input_size = s.hidden_size = 256;  // 768 KiB a matrix, 1,536 KiB in all
   s.num_layers = 1;
   Machine machine = machine_with(8);
@@ -654,7 +656,7 @@ void test_far() {
 void test_cut() {
   for (std::size_t n = 1; n < 40; ++n)
     for (std::size_t most = 1; most < 9; ++most) {
-      const Cut cut(n, most);
+      const EvenParts cut(n, most);
       std::size_t begin = 0;
       bool right = cut.parts == (n + most - 1) / most;
       for (std::size_t part = 0; part < cut.parts; ++part) {
@@ -679,10 +681,10 @@ void check_throws(Work work, const std::string& what) {
 void test_errors() {
   check_throws<std::invalid_argument>([] { choose_kernels("sse9"); }, "an unknown ISA is refused");
   check_throws<std::length_error>([] { checked_product(SIZE_MAX / 2, 3); }, "overflow is refused");
-  ModelSizes huge;
+  GruSizes huge;
   huge.input_size = huge.hidden_size = SIZE_MAX / 4;
   huge.num_layers = 1;
-  ModelSpec spec{huge, {LayerTensors{}}};
+  GruSpec spec{huge, {LayerTensors{}}};
   check_throws<std::length_error>([&] { pack(spec, choose_kernels("")); },
                                   "huge sizes are refused");
 }
@@ -725,7 +727,7 @@ void test_threads() {
   check(region_microseconds() < 100, "a region costs something");
   call_ended(true, 100);
   check(std::isinf(region_microseconds()), "no threads while a core is taken");
-  ModelSizes small;
+  GruSizes small;
   small.input_size = small.hidden_size = 64;
   small.num_layers = 1;
   const Machine machine = machine_with(8);
@@ -733,7 +735,7 @@ void test_threads() {
         "a small call stays on one thread");
   check(make_plan(small, machine, {1000, 64, 2, 2, 0.2}).grid.threads() == 2,
         "a large batch uses the threads it may");
-  check(make_plan(small, machine, {1000, 1, 2, 2, 0.2}).grid.units == 2,
+  check(make_plan(small, machine, {1000, 1, 2, 2, 0.2}).grid.unit_groups == 2,
         "a long sequence is shared by units");
   check(make_plan(small, machine, {1000, 1, 2, 2, 10}).grid.threads() == 1,
         "where meeting costs more than sharing gains, one thread works");
@@ -744,13 +746,13 @@ void test_threads() {
 }  // namespace
 
 int main() {
-  ModelSizes s;
+  GruSizes s;
   for (const bool reset_after : {true, false}) {
     for (const std::size_t H : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65}) {
       s = {H % 5 + 1, H,           1 + H % 3,        1 + H % 2,
            true,      reset_after, Activation::tanh, RecurrentActivation::sigmoid};
-      for (const std::size_t B : {1, 2, 3, 5, 9}) test_model(s, 6, B, B % 2 == 1);
-      if (H < 8 || H == 17) test_model(s, 3, 37, true);  // rows in the lanes
+      for (const std::size_t B : {1, 2, 3, 5, 9}) test_gru(s, 6, B, B % 2 == 1);
+      if (H < 8 || H == 17) test_gru(s, 3, 37, true);  // rows in the lanes
       test_unpack(s);
       test_padding(s);
       s.num_directions = 1;
@@ -758,18 +760,18 @@ int main() {
       for (const std::size_t B : {1, 3, 11}) test_pool(s, B);
     }
     s = {300, 270, 1, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
-    test_model(s, 4, 19, true);  // sums longer than one chain; more rows than a tile
+    test_gru(s, 4, 19, true);  // sums longer than one chain; more rows than a tile
     s = {24, 48, 2, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
-    test_model(s, 40, 70, true);  // large enough for several threads and row blocks
+    test_gru(s, 40, 70, true);  // large enough for several threads and row blocks
     s = {8, 4, 2, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
-    test_model(s, 40, 45, true);  // rows in the lanes, until few are left
+    test_gru(s, 40, 45, true);  // rows in the lanes, until few are left
     for (const Activation a : {Activation::relu, Activation::sigmoid, Activation::identity})
       for (const RecurrentActivation r :
            {RecurrentActivation::hard_sigmoid, RecurrentActivation::hard_sigmoid_02}) {
         s = {3, 17, 1, 1, true, reset_after, a, r};
-        test_model(s, 4, 3, false);
+        test_gru(s, 4, 3, false);
       }
-    test_model(s, 0, 2, false);
+    test_gru(s, 0, 2, false);
   }
   for (const Precision precision : {Precision::bfloat16, Precision::int8})
     for (const bool reset_after : {true, false}) {
@@ -787,7 +789,7 @@ int main() {
   for (const bool reset_after : {true, false})
     for (const std::size_t T : {1, 2, 5}) {
       s = {301, 270, 1, 1, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
-      for (const std::size_t B : {1, 2, 3, 9}) test_model(s, T, B, false);
+      for (const std::size_t B : {1, 2, 3, 9}) test_gru(s, T, B, false);
       if (T == 1) continue;
       for (const Precision precision : {Precision::bfloat16, Precision::int8})
         for (const std::size_t B : {1, 9}) test_reduced(s, precision, T, B);

@@ -30,7 +30,7 @@ from fastgru.precision import PRECISIONS, weight_names
 from fastgru.spec import (
     ACTIVATIONS,
     RECURRENT_ACTIVATIONS,
-    ModelSpec,
+    GruSpec,
     spec_from_tensors,
     tensor_names,
 )
@@ -91,7 +91,7 @@ def parts_of(
     return description, tensors, dtypes
 
 
-def read_spec(description: Mapping[str, Any], tensors: Mapping[str, TensorSource]) -> ModelSpec:
+def read_spec(description: Mapping[str, Any], tensors: Mapping[str, TensorSource]) -> GruSpec:
     """The spec of a GRU that is described so; FormatError for tensors that do not fit."""
     found, scales = take_scales(description, tensors)
     spec = spec_from_tensors(
@@ -244,7 +244,7 @@ def check_contradictions(
         raise FormatError(report("contradiction", problems))
 
 
-def check_sizes(description: Mapping[str, Any], spec: ModelSpec) -> None:
+def check_sizes(description: Mapping[str, Any], spec: GruSpec) -> None:
     """FormatError if the description does not fit the tensors."""
     problems = [
         f"{name}: the description says {brief(description[name])}, "

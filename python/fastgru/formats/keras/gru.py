@@ -189,7 +189,7 @@ def _plain_gru(layer: KerasLayer) -> KerasLayer:
 
 
 def _said(layer: KerasLayer, keras: int | None) -> dict[str, Any]:
-    """What two directions must have in common, and a ModelSpec wants to know."""
+    """What two directions must have in common, and a GruSpec wants to know."""
     layer.require("time_major", False)
     keras = keras or (2 if "time_major" in layer.config else 3)  # an option that Keras 3 has not
     return {

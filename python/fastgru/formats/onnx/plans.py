@@ -19,7 +19,7 @@ from fastgru.gru import GRU
 from fastgru.layers import Layer
 from fastgru.model import Model
 from fastgru.over_time import Last, Reverse
-from fastgru.spec import ModelSpec, spec_from_tensors
+from fastgru.spec import GruSpec, spec_from_tensors
 from fastgru.text import about, message_of, report
 
 Settings = Mapping[str, Any]
@@ -126,7 +126,7 @@ def model_of(plans: Sequence[Plan], batch_first: bool, settings: Settings) -> Mo
     raise FormatError(report("the model", problems))
 
 
-def _spec(plans: Sequence[GruPlan]) -> ModelSpec:
+def _spec(plans: Sequence[GruPlan]) -> GruSpec:
     tensors = {}
     for layer, plan in enumerate(plans):
         for name, array in plan.tensors.items():

@@ -1,0 +1,303 @@
+// The Python module fastgru._core. The files of this folder are the only ones that include
+// pybind11: array views, shape checks, exceptions and the GIL. They convert and call, and compute
+// nothing.
+#include "python/bindings.hpp"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/dispatch.hpp"
+#include "python/shortcut.hpp"
+#include "run/pool.hpp"
+
+using namespace fastgru;
+
+namespace {
+
+// ---- GRU ----
+
+constexpr Named<Activation> kActivations[] = {{"tanh", Activation::tanh},
+                                              {"relu", Activation::relu},
+                                              {"sigmoid", Activation::sigmoid},
+                                              {"identity", Activation::identity}};
+constexpr Named<RecurrentActivation> kRecurrentActivations[] = {
+    {"sigmoid", RecurrentActivation::sigmoid},
+    {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
+    {"hard_sigmoid_02", RecurrentActivation::hard_sigmoid_02}};
+constexpr Named<Precision> kPrecisions[] = {
+    {"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}};
+
+// The four tensors of every layer and direction, in the flat order of GRU's constructor.
+// visit(name, index of the layer and direction, member, shape)
+template <class Visit>
+void for_each_tensor(const GruSizes& sizes, Visit visit) {
+  const std::size_t rows = checked_product(3, sizes.hidden_size);
+  for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
+    visit("weight_ih", i, &LayerTensors::weight_ih, &UnpackedLayer::weight_ih,
+          {rows, sizes.layer_input(i / sizes.num_directions)});
+    visit("weight_hh", i, &LayerTensors::weight_hh, &UnpackedLayer::weight_hh,
+          {rows, sizes.hidden_size});
+    if (!sizes.bias) continue;
+    visit("bias_ih", i, &LayerTensors::bias_ih, &UnpackedLayer::bias_ih, {rows});
+    visit("bias_hh", i, &LayerTensors::bias_hh, &UnpackedLayer::bias_hh, {rows});
+  }
+}
+
+// The scales of every layer and direction in int8, in the same order.
+// visit(name, index of the layer and direction, member, shape)
+template <class Visit>
+void for_each_scale(const GruSizes& sizes, const std::vector<Precision>& precisions, Visit visit) {
+  const std::size_t rows = checked_product(3, sizes.hidden_size);
+  for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
+    if (precisions[i / sizes.num_directions] != Precision::int8) continue;
+    visit("scale_ih", i, &LayerTensors::scale_ih, &UnpackedLayer::scale_ih, {rows});
+    visit("scale_hh", i, &LayerTensors::scale_hh, &UnpackedLayer::scale_hh, {rows});
+  }
+}
+
+Gru make_gru(const std::vector<py::array>& tensors, const std::vector<py::array>& scales,
+             const std::vector<std::string>& precisions, std::size_t input_size,
+             std::size_t hidden_size, std::size_t num_layers, bool bidirectional, bool reverse,
+             bool bias, bool reset_after, const std::string& activation,
+             const std::string& recurrent_activation, const std::optional<std::string>& isa) {
+  GruSpec spec;
+  GruSizes& sizes = spec.sizes;
+  sizes.input_size = input_size;
+  sizes.hidden_size = hidden_size;
+  sizes.num_layers = num_layers;
+  sizes.num_directions = bidirectional ? 2 : 1;
+  sizes.reverse = reverse;
+  sizes.bias = bias;
+  sizes.reset_after = reset_after;
+  sizes.activation = from_name(kActivations, "activation", activation);
+  sizes.recurrent_activation =
+      from_name(kRecurrentActivations, "recurrent_activation", recurrent_activation);
+  if (bidirectional && reverse)
+    throw py::value_error("reverse: expected False for a bidirectional model");
+  if (input_size < 1 || hidden_size < 1 || num_layers < 1)
+    throw py::value_error("input_size, hidden_size and num_layers: expected at least 1, got " +
+                          tuple_text({input_size, hidden_size, num_layers}));
+  const std::size_t count =
+      checked_product(checked_product(num_layers, sizes.num_directions), bias ? 4 : 2);
+  if (tensors.size() != count)
+    throw py::value_error("tensors: expected " + std::to_string(count) + ", got " +
+                          std::to_string(tensors.size()));
+  spec.layers.resize(num_layers * sizes.num_directions);
+  if (precisions.size() != num_layers)
+    throw py::value_error("precisions: expected one a layer, got " +
+                          std::to_string(precisions.size()));
+  std::vector<Precision> parsed;
+  for (const std::string& name : precisions)
+    parsed.push_back(from_name(kPrecisions, "precision", name));
+  for (std::size_t i = 0; i < spec.layers.size(); ++i)
+    spec.layers[i].precision = parsed[i / sizes.num_directions];
+  auto next = tensors.begin(), end = tensors.end();
+  const auto take = [&](const char* name, std::size_t i, auto member, auto,
+                        std::initializer_list<std::size_t> shape) {
+    if (next == end) throw py::value_error(std::string(name) + ": missing");
+    const py::array& tensor = *next++;
+    if (!has_shape(tensor, shape)) wrong_shape(name, tuple_text(shape), tensor);
+    spec.layers[i].*member = contiguous(tensor, name);
+  };
+  for_each_tensor(sizes, take);
+  next = scales.begin();
+  end = scales.end();
+  for_each_scale(sizes, parsed, take);
+  const KernelTable* kernels = choose_kernels(isa.value_or(""));
+  const ReleasedGil released;
+  return {std::make_shared<const PackedGru>(pack(spec, kernels))};
+}
+
+// Tensors and scales.
+std::pair<std::vector<py::array_t<float>>, std::vector<py::array_t<float>>> gru_tensors(
+    const Gru& gru) {
+  const PackedGru& packed = *gru.packed;
+  std::vector<py::array_t<float>> tensors, scales;
+  std::vector<UnpackedLayer> layers(packed.layers.size(), UnpackedLayer{});
+  std::vector<Precision> precisions;
+  for (std::size_t i = 0; i < layers.size(); i += packed.sizes.num_directions)
+    precisions.push_back(packed.layers[i].precision);
+  const auto to = [&](std::vector<py::array_t<float>>& list) {
+    return [&](const char*, std::size_t i, auto, auto member,
+               std::initializer_list<std::size_t> shape) {
+      list.push_back(new_array(shape));
+      layers[i].*member = list.back().mutable_data();
+    };
+  };
+  for_each_tensor(packed.sizes, to(tensors));
+  for_each_scale(packed.sizes, precisions, to(scales));
+  for (std::size_t i = 0; i < layers.size(); ++i) unpack(packed, i, layers[i]);
+  return {tensors, scales};
+}
+
+// Each layer's kernels, for tests: the level's own name in float32.
+std::vector<std::string> gru_kernels(const Gru& gru) {
+  std::vector<std::string> names;
+  const PackedGru& packed = *gru.packed;
+  for (std::size_t i = 0; i < packed.layers.size(); i += packed.sizes.num_directions)
+    names.emplace_back(packed.layers[i].reduced ? packed.layers[i].reduced->name
+                                                : packed.kernels->name);
+  return names;
+}
+
+py::tuple run_gru(const Gru& gru, const py::array& x, const std::optional<py::array>& h_0,
+                  const std::optional<py::array>& lengths, bool batch_first,
+                  std::size_t num_threads) {
+  const GruSizes& sizes = gru.packed->sizes;
+  const std::size_t hidden = sizes.hidden_size;
+  const std::size_t states = sizes.num_layers * sizes.num_directions;
+  const Sequences s = sequences_of(x, "x", sizes.input_size, batch_first);
+  Call call;
+  call.T = s.T;
+  call.B = s.B;
+  call.h_0 = initial_state(h_0, s, states, hidden);
+  const std::vector<std::int64_t> checked = checked_lengths(lengths, s);
+  call.lengths = lengths ? checked.data() : nullptr;
+  py::array_t<float> y = s.make(sizes.num_directions * hidden);
+  py::array_t<float> h_n =
+      s.batched ? new_array({states, s.B, hidden}) : new_array({states, hidden});
+  call.x = s.view(static_cast<const float*>(x.data()), x);
+  call.y = s.view(y.mutable_data(), y);
+  call.h_n = h_n.mutable_data();
+  const double microseconds = estimate_microseconds(sizes, s.T, s.B);
+  call.max_threads = threads_for(microseconds, num_threads);
+  call.end_layer = sizes.num_layers;
+  compute(microseconds, [&] { run(*gru.packed, call); });
+  return py::make_tuple(std::move(y), std::move(h_n));
+}
+
+// Note [Shortcut] for fastgru.GRU.__call__, whose `self` holds its _core.GRU as `_core`.
+PyObject* fast_call(PyObject* const* args, std::size_t count, PyObject* names) try {
+  static PyObject* const core_name = PyUnicode_InternFromString("_core");
+  static PyObject* const batch_first_name = PyUnicode_InternFromString("_batch_first");
+  static PyObject* const h_0_name = PyUnicode_InternFromString("h_0");
+  const std::size_t named = names ? static_cast<std::size_t>(PyTuple_GET_SIZE(names)) : 0;
+  if (count < 2 || count + named > 3 || !is_array_of(args[1])) return nullptr;
+  if (named && PyTuple_GET_ITEM(names, 0) != h_0_name) return nullptr;
+  std::optional<py::array> h_0;
+  if (count + named == 3 && args[2] != Py_None) {
+    if (!is_array_of(args[2])) return nullptr;
+    h_0 = py::reinterpret_borrow<py::array>(args[2]);
+  }
+  const auto attribute = [&](PyObject* name) {
+    return py::reinterpret_steal<py::object>(PyObject_GetAttr(args[0], name));
+  };
+  const py::object held = attribute(core_name), batch_first = attribute(batch_first_name);
+  const auto* const gru = object_of<Gru>(held.ptr());
+  if (!gru || !batch_first) return nullptr;
+  const auto x = py::reinterpret_borrow<py::array>(args[1]);
+  // As many steps of one row would cost at least as much.
+  const std::size_t steps = static_cast<std::size_t>(x.size()) / gru->packed->sizes.input_size;
+  const double microseconds = estimate_microseconds(gru->packed->sizes, steps, 1);
+  return run_gru(*gru, x, h_0, std::nullopt, batch_first.ptr() == Py_True,
+                 threads_of(args[0], microseconds, true))
+      .release()
+      .ptr();
+} catch (const std::exception&) {  // nothing has changed: the Python function raises it again
+  return nullptr;
+}
+
+py::array_t<float> trace_layer(const Gru& gru, std::size_t layer, const py::array& x,
+                               const std::optional<py::array>& h_0) {
+  const GruSizes& sizes = gru.packed->sizes;
+  const std::size_t hidden = sizes.hidden_size, directions = sizes.num_directions;
+  if (layer >= sizes.num_layers)
+    throw py::index_error("layer: expected less than " + std::to_string(sizes.num_layers) +
+                          ", got " + std::to_string(layer));
+  const Sequences s = sequences_of(x, "x", sizes.layer_input(layer), false);
+  if (!s.batched) wrong_shape("x", "(T, B, " + std::to_string(sizes.layer_input(layer)) + ")", x);
+  py::array_t<float> gates = new_array({4, directions, s.T, s.B, hidden});
+  py::array_t<float> h_n = new_array({directions, s.B, hidden});
+  Call call;
+  call.T = s.T;
+  call.B = s.B;
+  call.first_layer = layer;
+  call.end_layer = layer + 1;
+  call.h_0 = initial_state(h_0, s, directions, hidden);
+  call.x = s.view(static_cast<const float*>(x.data()), x);
+  call.y = {gates.mutable_data(), stride(gates, 2), stride(gates, 3)};
+  call.h_n = h_n.mutable_data();
+  call.direction_stride = stride(gates, 1);
+  call.trace_stride = stride(gates, 0);
+  compute(estimate_microseconds(sizes, s.T, s.B), [&] { run(*gru.packed, call); });
+  return gates;
+}
+
+// ---- module ----
+
+// As an exception of fastgru's own.
+void raise(const char* name, const std::exception& e) {
+  const py::object type = py::module_::import("fastgru.errors").attr(name);
+  PyErr_SetString(type.ptr(), e.what());
+}
+
+// The kernels that a new layer would get, for each precision.
+std::map<std::string, std::string> default_kernels() {
+  const KernelTable& level = *choose_kernels("");
+  std::map<std::string, std::string> names;
+  for (const auto& [name, precision] : kPrecisions) {
+    const ReducedKernels* reduced = choose_reduced(level, precision);
+    names[name] = reduced ? reduced->name : level.name;
+  }
+  return names;
+}
+
+std::size_t checked_threads(py::ssize_t n) {
+  if (n < 1) throw py::value_error("num_threads: expected at least 1, got " + std::to_string(n));
+  return static_cast<std::size_t>(n);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The compiled engine of fastgru (private).";
+  m.attr("__version__") = FASTGRU_VERSION;
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const ShapeError& e) {
+      raise("ShapeError", e);
+    } catch (const PoolFull& e) {
+      raise("PoolFullError", e);
+    } catch (const UnknownSession& e) {
+      PyErr_SetString(PyExc_KeyError, e.what());
+    }
+  });
+
+  py::class_<Gru>(m, "GRU")
+      .def(py::init(&make_gru), py::arg("tensors"), py::arg("scales"), py::arg("precisions"),
+           py::kw_only(), py::arg("input_size"), py::arg("hidden_size"), py::arg("num_layers"),
+           py::arg("bidirectional"), py::arg("reverse"), py::arg("bias"), py::arg("reset_after"),
+           py::arg("activation"), py::arg("recurrent_activation"), py::arg("isa"))
+      .def_property_readonly("isa", [](const Gru& gru) { return gru.packed->kernels->name; })
+      .def_property_readonly("nbytes", [](const Gru& gru) { return gru.packed->storage.size(); })
+      .def("tensors", &gru_tensors)
+      .def_property_readonly("kernels", &gru_kernels)
+      .def("run", &run_gru, py::arg("x"), py::arg("h_0"), py::arg("lengths"),
+           py::arg("batch_first"), py::arg("num_threads"))
+      .def("trace_layer", &trace_layer, py::arg("layer"), py::arg("x"), py::arg("h_0"));
+
+  bind_shortcut(m, "shortcut_call", &fast_call);
+  bind_stream(m);
+  bind_pool(m);
+  bind_layers(m);
+
+  m.def("isa_levels", [] {
+    std::vector<std::pair<std::string, bool>> levels;
+    for (const IsaLevel& level : isa_levels()) levels.emplace_back(level.name, level.supported);
+    return levels;
+  });
+  m.def("default_isa", [] { return choose_kernels("")->name; });
+  m.def("default_kernels", &default_kernels);
+  m.def(
+      "set_num_threads", [](py::ssize_t n) { set_default_num_threads(checked_threads(n)); },
+      py::arg("n"));
+  m.def("get_num_threads", &default_num_threads);
+  m.def("set_core_limit", [](py::ssize_t n) { set_core_limit(checked_threads(n)); }, py::arg("n"));
+  m.def("openmp_runtime", &openmp_runtime);
+}
