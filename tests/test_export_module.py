@@ -5,6 +5,7 @@ Whatever of the user's goes wrong is one ValueError, which the command line prin
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import fastgru
+from commands import assert_user_error, command
 from conftest import run_python, same_bits
 from fastgru.cli.export_module import _state, export_module
 
@@ -142,7 +144,7 @@ def test_checkpoints_that_do_not_fit(project: Path) -> None:
     with pytest.raises(ValueError, match=r"(?s)does not fit my_project.nets:large.*head\.bias"):
         export_module("my_project.nets:large", path)
     torch.save({"model": Path("/")}, path)
-    with pytest.raises(ValueError, match="no checkpoint of tensors alone"):
+    with pytest.raises(ValueError, match="objects beside the tensors"):
         export_module("my_project.nets:large", path)
     torch.save([trained()], path)
     with pytest.raises(ValueError, match="expected a state dict, got list"):
@@ -152,6 +154,42 @@ def test_checkpoints_that_do_not_fit(project: Path) -> None:
         export_module("my_project.nets:large", project / "c.safetensors")
     with pytest.raises(FileNotFoundError):
         export_module("my_project.nets:large", project / "missing.pt")
+
+
+def test_the_way_to_keep_a_network_can_be_gone(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `export` and its refusals tell to do is done, step by step, as they tell it.
+
+    From a training script's checkpoint, with objects of its own beside the state dict.
+    """
+    torch.save({"state_dict": trained(), "data": Path("/data")}, project / "c.pt")
+    out = command(capsys, "export", project / "c.pt", project / "gru", "--batch-first").out
+    assert "left out: state_dict.head.weight" in out
+    assert "--module PACKAGE.MODULE:FACTORY" in out
+    assert "state_dict() alone" in out
+    whole = ["export", project / "c.pt", project / "whole", "--module", "my_project.nets:large"]
+    done = command(capsys, *whole)
+    assert_user_error(done, "c.pt: ", "objects beside the tensors")
+    assert "\\x1b" not in done.err
+    told = re.search(r"in Python with torch: (torch\.save\(.*?new_path\))", done.err)
+    assert told is not None
+    exec(told[1], {"torch": torch, "path": project / "c.pt", "new_path": project / "state.pt"})
+    whole[1] = project / "state.pt"
+    assert command(capsys, *whole).status == 0
+    assert isinstance(fastgru.load(project / "whole"), fastgru.Model)
+
+
+def test_state_dicts_elsewhere_and_other_formats_are_told_the_way(project: Path) -> None:
+    """An unknown key, a prefix of the trainer's, an .npz."""
+    path = project / "c.pt"
+    for state in ({"net": trained()}, {f"model.{name}": t for name, t in trained().items()}):
+        torch.save(state, path)
+        with pytest.raises(ValueError, match=r"own state_dict\(\), alone or under state_dict, "):
+            export_module("my_project.nets:large", path)
+    np.savez(project / "c.npz", **{name: t.numpy() for name, t in trained().items()})
+    with pytest.raises(ValueError, match=r"reads \.safetensors files and those of torch\.save"):
+        export_module("my_project.nets:large", project / "c.npz")
 
 
 def test_safetensors_of_every_dtype(tmp_path: Path) -> None:

@@ -390,6 +390,23 @@ FOREIGN_WRAPPERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("wrapper", "name"),
+    [
+        ("object", "Anything"), ("my dict", "MyDict"), ("my list", "MyList"), ("point", "Point"),
+        ("partial", "functools.partial"), ("namespace", "argparse.Namespace"),
+    ],
+)  # fmt: skip
+def test_a_state_dict_inside_of_an_object_is_not_called_missing(
+    wrapper: str, name: str, path: Path, torch: ModuleType
+) -> None:
+    """The refusal names the object that holds it: "there are no tensors" would be a lie."""
+    torch.save(FOREIGN_WRAPPERS[wrapper](weights(torch)), path)
+    with pytest.raises(fastgru.FormatError, match=NOT_MADE) as caught:
+        fastgru.load(path, batch_first=False)
+    assert name in str(caught.value)
+
+
 @hypothesis.given(
     around=st.lists(st.sampled_from(list(wrappers())), min_size=1, max_size=5),
     foreign=st.lists(

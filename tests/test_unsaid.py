@@ -89,10 +89,12 @@ def test_a_service_can_silence_it(state_dict: Path) -> None:
     assert len(found) == 1
 
 
-def test_a_cell_has_no_layout(tmp_path: Path) -> None:
-    """A GRUCell was never called with sequences: nothing was lost."""
+def test_a_cell_has_no_layout(tmp_path: Path, capsys: Capture) -> None:
+    """A GRUCell was never called with sequences: nothing was lost. Info says so, too."""
     torch.save(torch.nn.GRUCell(I, 5).state_dict(), tmp_path / "cell.pt")
     assert warned(tmp_path / "cell.pt") == []
+    told = json.loads(command(capsys, "info", tmp_path / "cell.pt", "--json").out)
+    assert told["assumed"] == ["activation", "recurrent_activation", "reset_after"]
     save_npz(tmp_path / "c.npz", named("cell.", {"weight_ih": np.ones((6, 3), np.float32)}), {})
     with pytest.raises(fastgru.FormatError, match="weight_hh"):
         fastgru.load(tmp_path / "c.npz")
@@ -193,6 +195,21 @@ def test_run_warns(state_dict: Path, tmp_path: Path, capsys: Capture) -> None:
         np.save(tmp_path / "x.npy", np.zeros((2, 3, I + 1), np.float32))
         done = command(capsys, *arguments)
         assert (done.status, done.err.count("\n")) == (2, 1)
+
+
+def test_run_names_its_own_options(with_head: Path, tmp_path: Path, capsys: Capture) -> None:
+    """A command has no arguments of Python: what a warning tells to pass can be passed."""
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, I), np.float32))
+    arguments = ["run", with_head, tmp_path / "x.npy", "-o", tmp_path / "y.npy"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = command(capsys, *arguments)
+        layout, left_out = done.err.splitlines()
+        assert "pass --batch-first or --no-batch-first" in layout
+        assert "pass --prefix 'rnn.'" in left_out
+        assert "fastgru export CHECKPOINT OUT --module" in left_out
+        assert "=" not in done.err.replace("batch_first=True, the results", "")
+        assert command(capsys, *arguments, "--no-batch-first", "--prefix", "rnn.").err == ""
 
 
 @pytest.mark.parametrize("exported", [None, False, True])

@@ -71,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130  # as a shell tells of it
+    except MemoryError as error:
+        told = " ".join(f"not enough memory: {error}".split()).rstrip(":")
+        say(f"fastgru {options.command}: {told}", file=sys.stderr, limit=MESSAGE_LIMIT)
+        return 2
     except (ImportError, OSError, ValueError) as error:
         # FormatError and the like are ValueErrors; an ImportError says which extra is missing. A
         # FormatError has a line for each problem; this is one line.

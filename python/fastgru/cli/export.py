@@ -14,7 +14,7 @@ from fastgru.cli.options import add_load_options, load_options, wanted_options
 from fastgru.cli.paths import check_target
 from fastgru.cli.terminal import say
 from fastgru.formats import Loaded, load_all
-from fastgru.formats.left_out import names_text
+from fastgru.formats.left_out import EXPORT_MODULE, names_text
 from fastgru.precision import PRECISIONS
 
 
@@ -84,8 +84,7 @@ def _print_unsaid(loaded: Loaded) -> None:
     if loaded.left_out:
         say(
             f"left out: {names_text(loaded.left_out)}",
-            "  to keep the whole network: fastgru export CHECKPOINT OUT --module "
-            "PACKAGE.MODULE:FACTORY",
+            f"  to keep the whole network: fastgru {EXPORT_MODULE}",
         )
 
 

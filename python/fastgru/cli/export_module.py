@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +59,10 @@ def export_module(
         try:
             module.load_state_dict(state, strict=True)
         except RuntimeError as error:  # torch lists names and shapes
-            raise ValueError(f"{checkpoint}: does not fit {spec}: {error}") from error
+            raise ValueError(
+                f"{checkpoint}: does not fit {spec}, which needs its own state_dict(), alone or "
+                f"under {', '.join(_STATE_KEYS[:-1])} or {_STATE_KEYS[-1]}: {error}"
+            ) from error
     model = from_torch(module, precision=precision or "float32")
     return model, max_error(module, model)
 
@@ -104,9 +108,18 @@ def _state(path: Path) -> dict[str, Any]:
         pass
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: torch.load refuses it with weights_only=True, so it holds objects beside the "
+            "tensors, or is damaged. If you trust it, write its state dict to a file of its own, "
+            'in Python with torch: torch.save(torch.load(path, weights_only=False)["state_dict"], '
+            'new_path), where "state_dict" is the key that the module\'s state has in it'
+        ) from error
     except Exception as error:
         told = str(error).split("\n", maxsplit=1)[0]
-        raise ValueError(f"{path}: no checkpoint of tensors alone: {told}") from error
+        raise ValueError(
+            f"{path}: --module reads .safetensors files and those of torch.save: {told}"
+        ) from error
     if isinstance(loaded, Mapping):
         inside = (loaded[key] for key in _STATE_KEYS if isinstance(loaded.get(key), Mapping))
         return dict(next(inside, loaded))

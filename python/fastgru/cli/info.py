@@ -83,7 +83,10 @@ def inspect(path: Path, options: dict[str, Any]) -> dict[str, Any]:
                 return found | {"networks": [_network(contents, p, wanted) for p in shown]}
             found["prefix"] = contents.prefix or "".join(prefixes[:1])
         if not contents.is_foreign:
-            return found | {"model": describe(model_of(contents, wanted))}
+            model = model_of(contents, wanted)
+            if isinstance(model, fastgru.GRU):
+                found["assumed"] = list(model._assumed)  # a GRUCell has no layout
+            return found | {"model": describe(model)}
     return found | {"model": describe(fastgru.load(path, **options))}
 
 

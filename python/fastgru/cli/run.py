@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import fastgru
 from fastgru.arrays import Float32Array, as_int64, byte_text
 from fastgru.chain import Layers, entry_of
 from fastgru.cli.npy import create_npy, read_npy
-from fastgru.cli.options import add_load_options, load_options
+from fastgru.cli.options import add_load_options, wanted_options
 from fastgru.cli.paths import check_target
 from fastgru.cli.terminal import progress, say
+from fastgru.formats import load_all, warnings_of
 from fastgru.formats.atomic import replacing
 from fastgru.layers import Layer
 from fastgru.options import positive
@@ -56,7 +58,10 @@ def run(options: argparse.Namespace) -> int:
     """The command."""
     size = positive("--batch-size", options.batch_size)
     _check_paths(options)
-    model = fastgru.load(options.model, **load_options(options))
+    loaded = load_all(options.model, options.prefix, wanted_options(options))
+    for category, text in warnings_of(options.model, loaded, options.prefix, by_command=True):
+        warnings.warn(text, category, stacklevel=1)
+    model = loaded.model
     if options.h_n and not isinstance(model, fastgru.GRU):
         raise ValueError(f"--h-n: {options.model} is a Model, which gives no final states")
     try:

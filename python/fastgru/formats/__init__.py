@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastgru.errors import FormatError, LayoutWarning, LeftOutWarning
-from fastgru.formats.left_out import LAYOUT_TEXT, is_cell, left_out, names_text
+from fastgru.formats.left_out import EXPORT_MODULE, LAYOUT_TEXT, is_cell, left_out, names_text
 from fastgru.formats.regular import open_regular
 from fastgru.gru import GRU
 from fastgru.importing import importing
@@ -85,6 +85,13 @@ def load(
     return loaded.model
 
 
+_LAYOUT_ARGUMENTS = ("batch_first=True", "batch_first=False")
+_KEEP_IN_PYTHON = (
+    "build the whole module in Python with torch and save fastgru.from_torch(module), or make a "
+    "fastgru.Model of its layers"
+)
+
+
 class Loaded(NamedTuple):
     """What `load` gives, and what it leaves out."""
 
@@ -125,18 +132,19 @@ def load_all(
 
 
 def warnings_of(
-    path: str | os.PathLike[str], loaded: Loaded, prefix: str | None
+    path: str | os.PathLike[str], loaded: Loaded, prefix: str | None, *, by_command: bool = False
 ) -> Iterator[tuple[type[Warning], str]]:
-    """What a caller who gave `prefix` should be warned of."""
+    """What a caller who gave `prefix` should be warned of; `by_command`: of the command line."""
     name = printable(os.fsdecode(os.fspath(path)), PROBLEM_LIMIT)
     if "batch_first" in loaded.assumed:
-        yield LayoutWarning, f"{name}: {LAYOUT_TEXT}; pass batch_first=True or batch_first=False"
+        layouts = ("--batch-first", "--no-batch-first") if by_command else _LAYOUT_ARGUMENTS
+        yield LayoutWarning, f"{name}: {LAYOUT_TEXT}; pass {' or '.join(layouts)}"
     if prefix is None and loaded.left_out:
+        keep = f"fastgru {EXPORT_MODULE}" if by_command else _KEEP_IN_PYTHON
+        alone = f"{'--prefix ' if by_command else 'prefix='}{brief(loaded.prefix)}"
         text = (
             f"{name}: only the GRU was loaded; left out: {names_text(loaded.left_out)}. To keep "
-            "them, build the whole module in Python with torch and save "
-            "fastgru.from_torch(module), or make a fastgru.Model of its layers; to have the GRU "
-            f"alone, pass prefix={brief(loaded.prefix)}"
+            f"them, {keep}; to have the GRU alone, pass {alone}"
         )
         yield LeftOutWarning, text
 
@@ -211,7 +219,8 @@ def _of_another_program(
     isa: str | None,
 ) -> GRU | Model:
     """The model of an ONNX or Keras file, whose readers open it themselves."""
-    from fastgru.formats.contents import ONNX  # noqa: PLC0415
+    with importing():
+        from fastgru.formats.contents import ONNX  # noqa: PLC0415
 
     said = dict(wanted)  # what the reader does not ask for
     how: dict[str, Any] = {"num_threads": num_threads, "isa": isa}
@@ -219,7 +228,8 @@ def _of_another_program(
     problems = []
     model: GRU | Model
     if contents.format == ONNX:
-        from fastgru.formats.onnx.file import from_onnx  # noqa: PLC0415
+        with importing():
+            from fastgru.formats.onnx.file import from_onnx  # noqa: PLC0415
 
         if "reset_after" in said:
             how["reset_after"] = said.pop("reset_after")
@@ -227,7 +237,8 @@ def _of_another_program(
         if prefix:
             problems.append(f"prefix: an ONNX file has none, the argument {prefix!r}")
     else:
-        from fastgru.formats.keras.file import from_keras  # noqa: PLC0415
+        with importing():
+            from fastgru.formats.keras.file import from_keras  # noqa: PLC0415
 
         equation = ("reset_after", "activation", "recurrent_activation")
         how |= {name: said.pop(name) for name in equation if name in said}

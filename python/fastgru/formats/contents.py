@@ -14,6 +14,7 @@ from fastgru.arrays import TensorSource
 from fastgru.errors import FormatError
 from fastgru.formats import native, npz_file, safetensors_file, torch_file, zip_directory
 from fastgru.formats.window import Allowance
+from fastgru.importing import importing
 
 NATIVE, SAFETENSORS, NPZ = "native", "safetensors", "npz"
 TORCH_ZIP, TORCH_CHAIN = "torch zip", "torch chain"
@@ -58,7 +59,8 @@ def look_into(file: BinaryIO, prefix: str | None) -> Contents:
         found = torch_file.read_zip(file, prefix)
         if found is not None:
             return _state_dict(TORCH_ZIP, *found)
-        from fastgru.formats.keras.file import looks_like_keras  # noqa: PLC0415
+        with importing():
+            from fastgru.formats.keras.file import looks_like_keras  # noqa: PLC0415
 
         if looks_like_keras(_members(file)):
             return Contents(KERAS)
@@ -67,7 +69,8 @@ def look_into(file: BinaryIO, prefix: str | None) -> Contents:
         return _state_dict(TORCH_CHAIN, *torch_file.read_chain(file, prefix))
     if head.startswith(_HDF5):
         return Contents(KERAS_WEIGHTS, assumed=native.UNSAID[:2])  # biases tell the equation
-    from fastgru.formats.onnx.file import looks_like_onnx  # noqa: PLC0415  (a dozen modules)
+    with importing():
+        from fastgru.formats.onnx.file import looks_like_onnx  # noqa: PLC0415  (a dozen modules)
 
     if looks_like_onnx(head):
         return Contents(ONNX)

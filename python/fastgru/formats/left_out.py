@@ -19,6 +19,11 @@ LAYOUT_TEXT = (
     "time first, which is PyTorch's default. If the module was trained with batch_first=True, the "
     "results are wrong"
 )
+EXPORT_MODULE = (
+    "export CHECKPOINT OUT --module PACKAGE.MODULE:FACTORY, where CHECKPOINT has the module's "
+    "state_dict() alone"
+)
+"""The command that keeps a whole network."""
 _FLOATS = re.compile(r"float\d*|bfloat16|[<>=]?f[248]|F64|F32|F16|BF16|unread")
 # {"state": {0: {"exp_avg": ...}}}: what an optimizer remembers of each parameter.
 _OPTIMIZER = re.compile(r"(?:^|\.)state\.\d+\.\w+$")

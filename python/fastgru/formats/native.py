@@ -25,6 +25,7 @@ from fastgru.arrays import Float32Array, TensorSource, shape_text
 from fastgru.errors import FormatError
 from fastgru.formats import safetensors_writer
 from fastgru.formats.strict_json import parse_object
+from fastgru.importing import importing
 from fastgru.precision import PRECISIONS, weight_names
 from fastgru.spec import (
     ACTIVATIONS,
@@ -165,7 +166,8 @@ def parse(text: str) -> dict[str, Any]:
             "a newer fastgru may read it (pip install --upgrade fastgru)"
         )
     if version == MODEL_VERSION or (version > MODEL_VERSION and description.get("kind") != "gru"):
-        from fastgru.formats import model_file  # noqa: PLC0415  (which imports this module)
+        with importing():
+            from fastgru.formats import model_file  # noqa: PLC0415  (which imports this module)
 
         problems = Problems(model_file.problems_of(description))
     else:

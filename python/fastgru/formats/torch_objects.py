@@ -112,7 +112,6 @@ _OTHERS = {
     },
     "_codecs.encode": "bytes",
     "collections.Counter": "a Counter",
-    "argparse.Namespace": "a Namespace",
 }
 
 

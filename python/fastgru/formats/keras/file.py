@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.regular import open_regular
 from fastgru.formats.window import Allowance
+from fastgru.importing import importing
 from fastgru.options import check_isa, check_options, positive
 from fastgru.text import about, advised
 
@@ -130,9 +131,10 @@ def _read(
     `options`: precision, num_threads and isa. Raises FormatError and UnsupportedLayerError.
     """
     # Importing fastgru must stay fast and needs none of these.
-    from fastgru.formats.keras.config import keras_version  # noqa: PLC0415
-    from fastgru.formats.keras.hdf5 import MAGIC, Hdf5File  # noqa: PLC0415
-    from fastgru.formats.zip_directory import sound_bytes  # noqa: PLC0415
+    with importing():
+        from fastgru.formats.keras.config import keras_version  # noqa: PLC0415
+        from fastgru.formats.keras.hdf5 import MAGIC, Hdf5File  # noqa: PLC0415
+        from fastgru.formats.zip_directory import sound_bytes  # noqa: PLC0415
 
     size = os.fstat(file.fileno()).st_size
     allowance = Allowance(size)
@@ -169,10 +171,11 @@ def _build(  # noqa: PLR0917
     masks_as_lengths: bool,
     options: Mapping[str, Any],
 ) -> GRU | Model:
-    from fastgru.formats.keras.config import KERAS_2_13, read_chain, read_model  # noqa: PLC0415
-    from fastgru.formats.keras.layers import Builder  # noqa: PLC0415
-    from fastgru.formats.keras.one_gru import grus_text, load_one  # noqa: PLC0415
-    from fastgru.formats.keras.weights import find_gru  # noqa: PLC0415
+    with importing():
+        from fastgru.formats.keras.config import KERAS_2_13, read_chain, read_model  # noqa: PLC0415
+        from fastgru.formats.keras.layers import Builder  # noqa: PLC0415
+        from fastgru.formats.keras.one_gru import grus_text, load_one  # noqa: PLC0415
+        from fastgru.formats.keras.weights import find_gru  # noqa: PLC0415
 
     options = {"batch_first": True, **options}
     if config is None:
@@ -194,7 +197,8 @@ def _build(  # noqa: PLR0917
 
 
 def _given_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
-    from fastgru.formats.strict_json import parse_object  # noqa: PLC0415
+    with importing():
+        from fastgru.formats.strict_json import parse_object  # noqa: PLC0415
 
     if isinstance(config, Mapping):
         return config
@@ -206,7 +210,8 @@ def _given_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping
 
 def _members(file: BinaryIO, size: int, allowance: Allowance) -> dict[str, Member]:
     """The three that matter of a `.keras`; FormatError for another archive."""
-    from fastgru.formats import zip_directory  # noqa: PLC0415
+    with importing():
+        from fastgru.formats import zip_directory  # noqa: PLC0415
 
     directory = zip_directory.read(file, size, allowance)
     missing = {_CONFIG, _METADATA, _WEIGHTS}.difference(e.name for e in directory.entries)
@@ -224,8 +229,9 @@ def _members(file: BinaryIO, size: int, allowance: Allowance) -> dict[str, Membe
 
 
 def _json(file: BinaryIO, member: Member, name: str) -> dict[str, Any]:
-    from fastgru.formats.strict_json import parse_object  # noqa: PLC0415
-    from fastgru.formats.zip_directory import sound_bytes  # noqa: PLC0415
+    with importing():
+        from fastgru.formats.strict_json import parse_object  # noqa: PLC0415
+        from fastgru.formats.zip_directory import sound_bytes  # noqa: PLC0415
 
     if member.size > _MAX_JSON:
         raise FormatError(f"{name}: expected at most {_MAX_JSON} bytes, got {member.size}")

@@ -69,8 +69,9 @@ def _warn(graph: Graph, file: str) -> None:
         "the reset gate comes before the product, but torch.nn.GRU has it after the product; the "
         f"file's producer is {producer!r} {version[:_MAX_TEXT]!r}, whose newer exporter left the "
         "attribute out with onnxscript 0.5.7 to 0.7.0. If a torch.nn.GRU was exported, pass "
-        "reset_after=True to get the network that was trained (or export again with onnxscript "
-        "0.7.1 or newer, or with dynamo=False); reset_after=False says that the file is right",
+        "reset_after=True (--reset-after in commands) to get the network that was trained, or "
+        "export again with onnxscript 0.7.1 or newer, or with dynamo=False; reset_after=False "
+        "(--reset-before) says that the file is right",
         EquationWarning,
         stacklevel=_level_of_caller(),
     )

@@ -14,6 +14,7 @@ from fastgru.errors import FormatError, UnsupportedLayerError
 from fastgru.formats.onnx.parts import check_parts, varint
 from fastgru.formats.regular import open_regular
 from fastgru.formats.window import Allowance
+from fastgru.importing import importing
 from fastgru.options import check_isa, check_options, positive
 from fastgru.text import about
 
@@ -116,7 +117,7 @@ def from_onnx(
             size = os.fstat(file.fileno()).st_size
             if size > _MAX_FILE:
                 raise FormatError(f"an ONNX file has at most {_MAX_FILE} bytes, got {size}")
-            data = file.read(_MAX_FILE + 1)
+            data = file.read(size)  # Python allocates what it is asked for
         return _load(onnx, _parsed(onnx, data), os.fsdecode(name), size=len(data), **how)
     except (FormatError, UnsupportedLayerError) as error:
         raise type(error)(about(os.fsdecode(name), error)) from error.__cause__
@@ -162,8 +163,9 @@ def _is_text(data: bytes) -> bool:
 
 def _onnx() -> ModuleType:
     try:
-        import onnx  # noqa: PLC0415  (heavy)
-        import onnx.defs  # noqa: PLC0415
+        with importing():
+            import onnx  # noqa: PLC0415  (heavy)
+            import onnx.defs  # noqa: PLC0415
     except ImportError as error:
         raise ImportError(
             'from_onnx needs the onnx package, which parses the file: pip install "fastgru[onnx]"'
@@ -179,9 +181,11 @@ def _parsed(onnx: ModuleType, data: bytes) -> Any:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
+    except MemoryError:
+        raise
     except Exception as error:  # DecodeError, of whichever protobuf is installed
-        if isinstance(error, MemoryError):
-            raise
+        if "alloc failed" in str(error):  # its way to say that there is no memory
+            raise MemoryError(f"no memory to parse an ONNX file: {error}") from error
         raise FormatError(f"not an ONNX file, or a damaged one: {error}") from error
     if not model.HasField("graph"):
         raise FormatError("not an ONNX file: there is no graph in it")
@@ -198,11 +202,12 @@ def _load(
     settings: dict[str, Any],
 ) -> GRU | Model:
     # Importing fastgru must stay fast and needs none of these.
-    from fastgru.formats.onnx.equation import settle_equation  # noqa: PLC0415
-    from fastgru.formats.onnx.graph import read_graph  # noqa: PLC0415
-    from fastgru.formats.onnx.result import result_of  # noqa: PLC0415
-    from fastgru.formats.onnx.tensors import COPIES, Tensors  # noqa: PLC0415
-    from fastgru.formats.onnx.walk import walk  # noqa: PLC0415
+    with importing():
+        from fastgru.formats.onnx.equation import settle_equation  # noqa: PLC0415
+        from fastgru.formats.onnx.graph import read_graph  # noqa: PLC0415
+        from fastgru.formats.onnx.result import result_of  # noqa: PLC0415
+        from fastgru.formats.onnx.tensors import COPIES, Tensors  # noqa: PLC0415
+        from fastgru.formats.onnx.walk import walk  # noqa: PLC0415
 
     allowance = Allowance(COPIES * size // 2)
     folder = None if name is None else os.path.dirname(os.path.abspath(name))
