@@ -6,7 +6,7 @@
 // call of 0.15 ms took 5 ms. A barrier notices, and for a while every call stays on one thread.
 //
 // In a forked child another thread starts the regions (Note [Fork and libgomp]), and handing one
-// over to it and waiting for its end costs 12 to 60 us more, each time: more than two threads save
+// over to it and waiting for its end costs 50 to 90 us more, each time: more than two threads save
 // of a call of 100 us. So a child measures it, once it has regions, and needs longer calls for
 // threads. Regions of a child whose parent never had one could be started directly, if one knew
 // that of all libraries in the process that share the runtime; one does not.
