@@ -328,6 +328,41 @@ print(in_child(same_and_grandchild), in_child(same), same())
 
 
 @fork
+@linux
+@has_openmp
+@several_cores
+@pytest.mark.parametrize(
+    "parent", ["for _ in range(9): network(2)(x)", "pass"], ids=["ran", "idle"]
+)
+def test_threads_of_a_child_are_worth_their_start(parent: str) -> None:
+    """In a forked child another thread starts the regions, which costs more than a step saves.
+
+    Steps that two threads would share in the parent stay on one in its child, as often as they
+    come; long calls use two, whose regions a third one starts. Bits are the same in all of them.
+    """
+    code = f"""
+{CHILD}
+gru, one = network(2), network(1)
+step = x[:1, :4]
+expected = one(x)[0], one(step)[0]
+{parent}
+def steps_then_a_call():
+    before = tasks()
+    same = all(np.array_equal(gru(step)[0], expected[1]) for _ in range(300))
+    after_steps = tasks() - before
+    # One thread works for a while where another program has a core.
+    for _ in range(2000):
+        same = same and np.array_equal(gru(x)[0], expected[0])
+        if tasks() - before == 2:
+            break
+    same = same and all(np.array_equal(gru(step)[0], expected[1]) for _ in range(300))
+    return same and after_steps == 0 and tasks() - before == 2
+print(in_child(steps_then_a_call))
+"""
+    assert output_of(code) == "0"
+
+
+@fork
 def test_fork_while_other_threads_run() -> None:
     """A child made while another thread is inside a parallel call runs its own."""
     code = f"""

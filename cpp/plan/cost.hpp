@@ -53,7 +53,7 @@ double estimate_microseconds(const PackedNetwork& network, std::size_t T, std::s
                              std::size_t width);
 NetworkFacts facts_of(const PackedNetwork& network);
 
-constexpr double kShort = 10.0;
+constexpr double kShort = 8.0;
 
 // Most rows that share one pass over the recurrent weights. More rows amortise weights that come
 // from beyond L2; fewer keep states and gates in L1. Derived, not tuned.
@@ -64,10 +64,10 @@ constexpr std::size_t kMaxRowBlock = 64;
 // of the speed (H = 64 to 512, all precisions, Zen 4).
 constexpr std::size_t kGatesBytes = std::size_t{256} << 10;
 
-// Cheaper calls stay on the calling thread, whatever a plan would say. One step of one row at
-// H = 256 takes 17 us and is 1.5 to 1.7 times as fast with two threads, calls back to back, on a
-// Zen 4 guest; asking for the affinity costs it 0.4 us where there is one core.
-constexpr double kParallelFrom = 12.0;
+// Cheaper calls stay on the calling thread, whatever a plan would say. Calls back to back on a Zen
+// 4 guest, one thread against two: 16 rows of H = 64 take 8.9 and 6.7 us, one row of H = 256 17.5
+// and 11.0. Asking for the affinity costs 0.4 us where there is one core.
+constexpr double kParallelFrom = 8.0;
 
 // Several threads must promise to take less than this part of the time, since estimates are rough
 // and one thread disturbs nobody.

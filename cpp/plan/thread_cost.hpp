@@ -8,7 +8,8 @@
 namespace fastgru {
 
 // What a region that starts now will cost the calling thread: see Note [When threads are worth it].
-// Infinite while another program has a core. Asked once at the beginning of a call that may use
+// Infinite while another program has a core. Greater in a forked child, which measures it now and
+// then. Asked once at the beginning of a call that may use
 // threads; call_ended() at its end.
 double region_microseconds();
 // What a barrier of two threads costs each, with a few cache lines that each has written and the

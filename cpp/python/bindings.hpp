@@ -3,7 +3,7 @@
 //
 // Note [GIL]
 // Taking the GIL back under contention costs far more than a small step, so it is released only
-// around calls estimated at more than 10 us.
+// around calls estimated at more than 8 us.
 //
 // Note [Signals]
 // A signal's handler that raises would otherwise do so when a call returns: the states have
@@ -32,7 +32,7 @@
 
 namespace fastgru {
 
-constexpr double kReleaseGilFrom = 10.0;  // microseconds, see Note [GIL]
+constexpr double kReleaseGilFrom = 8.0;  // microseconds, see Note [GIL]
 static_assert(kShort <= kReleaseGilFrom, "shorter calls are not estimated, only bounded");
 static_assert(kParallelFrom >= kReleaseGilFrom,
               "a call that may use threads must not hold the GIL: raise kParallelFrom or lower "

@@ -186,6 +186,8 @@ thread_local OwnRunner own_runner;
 
 unsigned forks_so_far() { return forks.load(std::memory_order_relaxed); }
 
+bool regions_are_handed_over() { return forks_so_far() > 0; }
+
 namespace {
 // What the user chose for the process; 0: nothing.
 std::size_t wanted_threads() {
@@ -257,9 +259,8 @@ void leave_core(int) {}
 bool run_parallel(std::size_t threads, void (*body)(void*, std::size_t), void (*meanwhile)(void*),
                   void* context) {
 #if defined(_OPENMP)
-  return forks.load(std::memory_order_relaxed) == 0
-             ? start_region(threads, body, context)
-             : own_runner.get().run(threads, body, meanwhile, context);
+  return regions_are_handed_over() ? own_runner.get().run(threads, body, meanwhile, context)
+                                   : start_region(threads, body, context);
 #else
   (void)threads, (void)body, (void)meanwhile, (void)context;
   return false;

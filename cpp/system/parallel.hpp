@@ -28,6 +28,10 @@ const char* openmp_runtime();
 // Between the first process that loaded this and the current one.
 unsigned forks_so_far();
 
+// Whether another thread starts the regions of the calling one, as in every forked child: Note
+// [Fork and libgomp].
+bool regions_are_handed_over();
+
 // The core that the calling thread is on; -1 where the system does not tell.
 int current_core();
 // Moves the calling thread away from `core`, if it may run elsewhere: Note [A core each].

@@ -40,7 +40,7 @@ class Pool(Sessions):
 
     Any number of Python threads may use a pool at once. Calls of one pool take turns, in no certain
     order: a step keeps the others waiting until it ends, none of them holding the GIL. Steps
-    estimated at 10 us or more release the GIL. Pools of one model do not wait for each other. In a
+    estimated at 8 us or more release the GIL. Pools of one model do not wait for each other. In a
     forked child a pool that another thread was using at the fork raises RuntimeError.
 
     >>> import numpy as np, fastgru

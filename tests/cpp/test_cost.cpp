@@ -6,6 +6,13 @@
 #include "gru_cases.hpp"
 #include "plan/cost.hpp"
 #include "plan/plan.hpp"
+#include "plan/thread_cost.hpp"
+#include "system/parallel.hpp"
+
+#if defined(__unix__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 using namespace fastgru;
 
@@ -104,3 +111,48 @@ TEST(can_share) {
   check(!can(16, 1, 1), "one row, one direction, one panel");
   check(can(17, 1, 1) && can(16, 2, 1) && can(16, 1, 2), "two of something");
 }
+
+// In a forked child, where regions are handed over to another thread, they cost more, and the steps
+// that are worth two threads in the parent are not there; long calls are in both. Also after the
+// child has measured what it costs.
+static bool right_in_child(double in_parent) {
+  const PackedGru gru = gru_of(256, 256, 1, 1, Precision::float32);
+  const auto threads = [&](std::size_t T, std::size_t B, double region) {
+    return choose_grid(network_of(gru), {T, B, 2, region, 0.2}).threads();
+  };
+  const auto in_a_row = [] {
+    double cost = 0;
+    for (int i = 0; i < 10; ++i) {
+      cost = region_microseconds();
+      call_ended(false, 0);
+    }
+    return cost;
+  };
+  const double before = in_a_row();
+  bool right = before > in_parent + 5 && threads(1, 1, in_parent) == 2 &&
+               threads(1, 1, before) == 1 && threads(1000, 64, before) == 2;
+  if (!parallel(2, [](std::size_t) {})) return right;  // no threads, nothing to measure
+  call_ended(true, 0);
+  const double measured = in_a_row();
+  return right && measured > in_parent && threads(1000, 64, measured) == 2;
+}
+
+#if defined(__unix__)
+// CTest runs it in a process of its own, in which nothing has had threads.
+TEST(forked_children) {
+  for (int i = 0; i < 10; ++i) {
+    region_microseconds();
+    call_ended(false, 0);
+  }
+  const double in_parent = region_microseconds();  // of a call in a row
+  for (const bool parent_has_regions : {false, true}) {
+    if (parent_has_regions) parallel(2, [](std::size_t) {});
+    const pid_t child = fork();
+    if (child == 0) _exit(right_in_child(in_parent) ? 0 : 1);
+    int status = -1;
+    waitpid(child, &status, 0);
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+          "a region costs a forked child more than its parent");
+  }
+}
+#endif
