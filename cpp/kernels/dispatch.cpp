@@ -36,7 +36,7 @@ struct Extra {
   Precision precision;
   bool (*supported)();
   bool (*preferred)();  // where they are supported
-  const ReducedKernels* (*kernels)();
+  const Product* (*kernels)();
 };
 constexpr Extra kExtras[] = {
 #if defined(FASTGRU_HAVE_avx512_bf16)
@@ -88,11 +88,8 @@ const KernelTable* choose_kernels(const std::string& name) {
   throw std::logic_error("the portable kernels run everywhere");
 }
 
-std::vector<const ReducedKernels*> runnable_reduced(const KernelTable& kernels,
-                                                    Precision precision) {
-  if (precision == Precision::float32) return {};
-  std::vector<const ReducedKernels*> found = {precision == Precision::bfloat16 ? &kernels.bfloat16
-                                                                               : &kernels.int8};
+std::vector<const Product*> runnable_products(const KernelTable& kernels, Precision precision) {
+  std::vector<const Product*> found = {&kernels.products[static_cast<std::size_t>(precision)]};
   for (const Extra* extra = kExtras; extra->level; ++extra)
     if (std::string(kernels.name) == extra->level && precision == extra->precision &&
         extra->supported())
@@ -100,9 +97,8 @@ std::vector<const ReducedKernels*> runnable_reduced(const KernelTable& kernels,
   return found;
 }
 
-const ReducedKernels* choose_reduced(const KernelTable& kernels, Precision precision) {
-  const auto runnable = runnable_reduced(kernels, precision);
-  return runnable.empty() ? nullptr : runnable.front();
+const Product* choose_product(const KernelTable& kernels, Precision precision) {
+  return runnable_products(kernels, precision).front();
 }
 
 }  // namespace fastgru

@@ -21,11 +21,10 @@ std::vector<IsaLevel> isa_levels();
 // Throws std::invalid_argument for an unknown or unsupported name.
 const KernelTable* choose_kernels(const std::string& name);
 
-// What this CPU has for layers in `precision` that run on `kernels`, best first; none for float32.
-// All of them read the same packed weights.
-std::vector<const ReducedKernels*> runnable_reduced(const KernelTable& kernels,
-                                                    Precision precision);
-// The best of them; null for float32.
-const ReducedKernels* choose_reduced(const KernelTable& kernels, Precision precision);
+// What this CPU has for layers in `precision` that run on `kernels`, best first. All of them read
+// the same packed weights.
+std::vector<const Product*> runnable_products(const KernelTable& kernels, Precision precision);
+// The best of them.
+const Product* choose_product(const KernelTable& kernels, Precision precision);
 
 }  // namespace fastgru

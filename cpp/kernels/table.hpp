@@ -15,22 +15,59 @@ namespace fastgru {
 // Measured on Zen 4: panels of 16 did as well as panels of 64 and 128.
 constexpr std::size_t kPanel = 16;
 
+// The gates of a GRU: r, z, n. Note [Gate order].
+constexpr int kGates = 3;
+
 enum class Activation { tanh, relu, sigmoid, identity };
 enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_02 };
 
-// ---- reduced precision: products only; gates, biases and states stay in float32 ----
+// What weights are stored in and multiplied as. Only products are in it: gates, biases and states
+// are float32.
+enum class Precision { float32, bfloat16, int8 };
+constexpr std::size_t kPrecisions = 3;
 
-// A packed matrix of G gates, padded with zeros to whole panels and pairs or fours of terms.
-struct ReducedMatrix {
-  // bfloat16: [P][ceil(K / 2)][G][kPanel][2]; int8: [P][ceil(K / 4)][G][kPanel][4]
-  const void* weights;
-  const float* scales;          // int8: [P][G][kPanel], what a unit's weights are multiplied by
-  const std::int32_t* offsets;  // int8: [P][G][kPanel], -128 times the sum of a unit's weights
+// ---- a matrix, and how a precision writes it ----
+
+// Packed weights: the panels of G gates of one product, for K terms. Note [Packed layout].
+struct Matrix {
+  const void* data;             // [P] panels, 64-byte aligned; in each [ceil(K / terms)][G][kPanel]
+                                // [terms], where the Format says how many terms stand together
+  std::size_t panel_bytes;      // of one panel
+  const float* scales;          // [P][G][kPanel], what a unit's weights are multiplied by, or null
+  const std::int32_t* offsets;  // [P][G][kPanel], see Note [int8] in reduced.hpp, or null
 };
 
-constexpr std::size_t kMostInt8Terms = 0x7fffffff / (128 * 127);  // Note [int8] in reduced.hpp
+// The weights of one gate in the panel of a matrix, as a Format writes them.
+struct PanelGate {
+  void* data;             // [ceil(K / terms)] rows of [kPanel][terms]
+  std::size_t row_bytes;  // from one of these rows to the next: those of all gates of the matrix
+  float* scales;          // [kPanel], or null
+  std::int32_t* offsets;  // [kPanel], or null
+};
+// The same weights as a user has them.
+template <class Float>
+struct UnitRows {
+  Float* weights;         // [units][reduction], or null
+  Float* scales;          // [units], or null
+  std::size_t units;      // 1 to kPanel
+  std::size_t reduction;  // K
+};
 
-// Rows as multiply_*() read them: scratch, in a form that is the kernels' own.
+// How a precision writes a matrix. The same for every ISA, since all read the same weights.
+struct Format {
+  std::size_t terms;          // neighbouring terms of a unit that stand together
+  std::size_t element_bytes;  // of a weight
+  bool has_scales;            // a matrix has scales and offsets
+  std::size_t most_terms;     // the largest K
+  // Writes all of `to`: zeros for units and terms that do not exist.
+  void (*encode)(const UnitRows<const float>& from, const PanelGate& to);
+  // The inverse, to the bit; what is null is left out.
+  void (*decode)(const PanelGate& from, const UnitRows<float>& to);
+};
+
+// ---- products ----
+
+// Rows as multiply_*() read them: scratch, in a form that is the product's own.
 struct Operands {
   char* rows;          // [rows][stride], 64-byte aligned
   std::size_t stride;  // bytes, operand_stride() or more
@@ -42,21 +79,26 @@ constexpr std::size_t operand_stride(std::size_t reduction) {
 }
 
 // sums = bias + W x for rows and strips (V::lanes neighbouring units) of a call.
-struct ReducedProduct {
-  const ReducedMatrix& matrix;
-  const float* bias;  // [P][3][kPanel] from the first of the matrix's gates on
+struct ProductBlock {
+  const Matrix& matrix;
+  const float* bias;  // [P][kGates][kPanel] from the first of the matrix's gates on
   const Operands& operands;
-  int gates;
+  int gates;  // G
   std::size_t reduction;
-  std::size_t block_terms;  // bfloat16: terms of a sum block, see Note [Same bits]
+  std::size_t block_terms;  // terms of a sum block, see Note [Same bits]
   std::size_t first_row, rows, first_strip, strips;
   float* sums;  // from first_row and the panel of first_strip on: [rows][stride], [P][G][kPanel]
   std::size_t stride;
 };
 
-// For vectors of one length: that of the kernels which use them.
-struct ReducedKernels {
+// How one ISA multiplies in one precision. For vectors of one length: that of the kernels which use
+// them.
+struct Product {
   const char* name;
+  Format format;
+  // Whether rows are made operands and multiplied by the functions below, which are null otherwise:
+  // then the tiles of float32 multiply rows as they are, on their way to the gates.
+  bool takes_operands;
   // A row of inputs, or of states, to operand `index`. Fine states are multiplied as inputs are.
   void (*prepare_input)(const float* row, std::size_t reduction, const Operands&,
                         std::size_t index);
@@ -64,17 +106,8 @@ struct ReducedKernels {
                         std::size_t index);
   void (*prepare_fine_state)(const float* row, std::size_t reduction, const Operands&,
                              std::size_t index);
-  void (*multiply_input)(const ReducedProduct&);
-  void (*multiply_state)(const ReducedProduct&);
-};
-
-// What a layer needs of it. kernels null: the layer is in float32.
-struct Reduced {
-  const ReducedKernels* kernels;
-  ReducedMatrix matrix;
-  ReducedMatrix candidate_matrix;  // recurrent, reset before only
-  Operands operands;
-  bool fine_states;  // see Note [int8]
+  void (*multiply_input)(const ProductBlock&);
+  void (*multiply_state)(const ProductBlock&);
 };
 
 // Kernels see a share of a layer's units: all of them, or a run of whole panels where threads share
@@ -82,30 +115,31 @@ struct Reduced {
 
 // out = x W^T + bias for many rows: the input product of a block of time steps.
 struct InputProduct {
-  const float* weights;   // [P][K][3][kPanel], 64-byte aligned
-  const float* bias;      // [P][3][kPanel], 64-byte aligned
+  Matrix matrix;          // G = kGates
+  const float* bias;      // [P][kGates][kPanel], 64-byte aligned
   const float* const* x;  // [rows] pointers to [K]
-  float* out;             // [rows][P][3][kPanel], 64-byte aligned
+  float* out;             // [rows][P][kGates][kPanel], 64-byte aligned
   std::size_t rows;
   std::size_t reduction;    // K
   std::size_t block_terms;  // terms of a sum block, see Note [Same bits]
   std::size_t units;
   bool far;  // the weights come from far away: Plan in plan.hpp
-  Reduced reduced;
+  const Product* product;
+  Operands operands;  // [rows], where the product takes them
 };
 
 // `steps` time steps of one layer in one direction for `rows` sequences.
 struct Steps {
-  const float* weights;  // reset after: [P][H][3][kPanel]; before: [P][H][2][kPanel] (r, z)
-  const float* candidate_weights;  // reset before: [P][H][1][kPanel] (n); reset after: unused
-  const float* bias;               // [P][3][kPanel]: the recurrent biases
-  float* gates;                 // [steps][rows][P][3][kPanel]: the input product; rows_*: scratch,
-                                // (K + 5 H) * 2 kPanel floats
-  float* state;                 // [rows][state_stride]: h_{t-1} of all H units
-  float* next;                  // [rows][state_stride]: h_t; the two swap after each step;
-                                // rows_*: may be `state`
-  float* reset_state;           // [rows][state_stride]: r * h; reset before only
-  float* update;                // [rows][state_stride]: z; reset before only
+  Matrix matrix;            // reset after: G = kGates; before: G = 2 (r, z)
+  Matrix candidate_matrix;  // reset before: G = 1 (n); reset after: unused
+  const float* bias;        // [P][kGates][kPanel]: the recurrent biases
+  float* gates;             // [steps][rows][P][kGates][kPanel]: the input product; rows_*: scratch,
+                            // (K + 5 H) * 2 kPanel floats
+  float* state;             // [rows][state_stride]: h_{t-1} of all H units
+  float* next;              // [rows][state_stride]: h_t; the two swap after each step;
+                            // rows_*: may be `state`
+  float* reset_state;       // [rows][state_stride]: r * h; reset before only
+  float* update;            // [rows][state_stride]: z; reset before only
   std::size_t state_stride;     // floats, a multiple of kPanel, >= H rounded up to kPanel;
                                 // rows_*: >= H
   float* const* out;            // [rows] where the share's part of h of the first step goes
@@ -124,7 +158,9 @@ struct Steps {
   // Null: `gates` holds the input product. Else it is computed on the way, x: [steps][rows]; its
   // `out` is `gates`, for one step. steps_* do so for a single step only.
   const InputProduct* input;
-  Reduced reduced;
+  const Product* product;
+  Operands operands;  // [rows], where the product takes them
+  bool fine_states;   // see Note [int8]
   // Where other threads compute the layer's other units: wait_for_shares(barrier) is called when
   // this thread has written all that they read, and returns when that is true of each of them.
   // Null where one thread has all units.
@@ -148,7 +184,8 @@ struct KernelTable {
   void (*activate)(Pointwise, const float* x, float* y, std::size_t n);
   // y = exp(x - maximum), where no x is above it.
   void (*exponentials)(const float* x, float maximum, float* y, std::size_t n);
-  ReducedKernels bfloat16, int8;  // those that need no further instructions
+  // By Precision: those that need no further instructions.
+  Product products[kPrecisions];
 };
 
 // One symbol per ISA file.
@@ -156,7 +193,7 @@ const KernelTable* portable_kernels();
 const KernelTable* avx2_kernels();
 const KernelTable* avx512_kernels();
 // For the vectors of avx512.
-const ReducedKernels* avx512_bf16_kernels();
-const ReducedKernels* avx512_vnni_kernels();
+const Product* avx512_bf16_kernels();
+const Product* avx512_vnni_kernels();
 
 }  // namespace fastgru

@@ -10,20 +10,23 @@
 
 namespace fastgru {
 
-// What weights are stored in and multiplied as.
-enum class Precision { float32, bfloat16, int8 };
+constexpr const char* name_of(Precision precision) {
+  return precision == Precision::int8       ? "int8"
+         : precision == Precision::bfloat16 ? "bfloat16"
+                                            : "float32";
+}
 
 // One layer in one direction, PyTorch's layout. K is the layer's input size.
 // bfloat16: weights have bfloat16's values. int8: they are integers in -127..127, and `scale_*`
 // what each row is multiplied by.
 struct LayerTensors {
-  const float* weight_ih = nullptr;  // [3H, K], row-major; gates r, z, n: Note [Gate order]
-  const float* weight_hh = nullptr;  // [3H, H], row-major
-  const float* bias_ih = nullptr;    // [3H] or null
-  const float* bias_hh = nullptr;    // [3H] or null
+  const float* weight_ih = nullptr;  // [kGates * H, K], row-major; gates r, z, n: Note [Gate order]
+  const float* weight_hh = nullptr;  // [kGates * H, H], row-major
+  const float* bias_ih = nullptr;    // [kGates * H] or null
+  const float* bias_hh = nullptr;    // [kGates * H] or null
   Precision precision = Precision::float32;
-  const float* scale_ih = nullptr;  // [3H], int8 only
-  const float* scale_hh = nullptr;  // [3H], int8 only
+  const float* scale_ih = nullptr;  // [kGates * H], int8 only
+  const float* scale_hh = nullptr;  // [kGates * H], int8 only
 };
 
 struct GruSizes {

@@ -29,14 +29,14 @@ constexpr Named<RecurrentActivation> kRecurrentActivations[] = {
     {"sigmoid", RecurrentActivation::sigmoid},
     {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
     {"hard_sigmoid_02", RecurrentActivation::hard_sigmoid_02}};
-constexpr Named<Precision> kPrecisions[] = {
+constexpr Named<Precision> kPrecisionNames[] = {
     {"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}};
 
 // The four tensors of every layer and direction, in the flat order of GRU's constructor.
 // visit(name, index of the layer and direction, member, shape)
 template <class Visit>
 void for_each_tensor(const GruSizes& sizes, Visit visit) {
-  const std::size_t rows = checked_product(3, sizes.hidden_size);
+  const std::size_t rows = checked_product(kGates, sizes.hidden_size);
   for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
     visit("weight_ih", i, &LayerTensors::weight_ih, &UnpackedLayer::weight_ih,
           {rows, sizes.layer_input(i / sizes.num_directions)});
@@ -52,7 +52,7 @@ void for_each_tensor(const GruSizes& sizes, Visit visit) {
 // visit(name, index of the layer and direction, member, shape)
 template <class Visit>
 void for_each_scale(const GruSizes& sizes, const std::vector<Precision>& precisions, Visit visit) {
-  const std::size_t rows = checked_product(3, sizes.hidden_size);
+  const std::size_t rows = checked_product(kGates, sizes.hidden_size);
   for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
     if (precisions[i / sizes.num_directions] != Precision::int8) continue;
     visit("scale_ih", i, &LayerTensors::scale_ih, &UnpackedLayer::scale_ih, {rows});
@@ -93,7 +93,7 @@ Gru make_gru(const std::vector<py::array>& tensors, const std::vector<py::array>
                           std::to_string(precisions.size()));
   std::vector<Precision> parsed;
   for (const std::string& name : precisions)
-    parsed.push_back(from_name(kPrecisions, "precision", name));
+    parsed.push_back(from_name(kPrecisionNames, "precision", name));
   for (std::size_t i = 0; i < spec.layers.size(); ++i)
     spec.layers[i].precision = parsed[i / sizes.num_directions];
   auto next = tensors.begin(), end = tensors.end();
@@ -140,8 +140,7 @@ std::vector<std::string> gru_kernels(const Gru& gru) {
   std::vector<std::string> names;
   const PackedGru& packed = *gru.packed;
   for (std::size_t i = 0; i < packed.layers.size(); i += packed.sizes.num_directions)
-    names.emplace_back(packed.layers[i].reduced ? packed.layers[i].reduced->name
-                                                : packed.kernels->name);
+    names.emplace_back(packed.layers[i].product->name);
   return names;
 }
 
@@ -240,10 +239,8 @@ void raise(const char* name, const std::exception& e) {
 std::map<std::string, std::string> default_kernels() {
   const KernelTable& level = *choose_kernels("");
   std::map<std::string, std::string> names;
-  for (const auto& [name, precision] : kPrecisions) {
-    const ReducedKernels* reduced = choose_reduced(level, precision);
-    names[name] = reduced ? reduced->name : level.name;
-  }
+  for (const auto& [name, precision] : kPrecisionNames)
+    names[name] = choose_product(level, precision)->name;
   return names;
 }
 

@@ -10,7 +10,7 @@
 namespace fastgru {
 namespace {
 
-constexpr std::size_t kPanelOutputs = 3 * kPanel;
+constexpr std::size_t kPanelOutputs = kGates * kPanel;
 // Rows whose products are partial_sums at once: several tiles, so that each panel of weights is
 // read once for many rows, and for 100 outputs 37 KB, which L2 has.
 constexpr std::size_t kRowBlock = 64;
@@ -145,14 +145,15 @@ void linear(const PackedLinear& layer, const float* x, float* y, std::size_t row
   place(carver);
 
   InputProduct product{};
-  product.weights = layer.weights;
+  product.matrix = {layer.weights, kPanelOutputs * layer.inputs * sizeof(float), nullptr, nullptr};
+  product.product = &layer.kernels->products[static_cast<std::size_t>(Precision::float32)];
   product.bias = layer.bias;
   product.x = x_rows;
   product.out = products;
   product.reduction = layer.inputs;
   product.block_terms = kLinearSumBlock;
   // Of the last panel only as many as its first gate has: the chunks behind them are all zeros.
-  product.units = width / 3 - kPanel + std::min(kPanel, layer.outputs + kPanelOutputs - width);
+  product.units = width / kGates - kPanel + std::min(kPanel, layer.outputs + kPanelOutputs - width);
   for (std::size_t row = 0; row < rows; row += block) {
     product.rows = std::min(block, rows - row);
     for (std::size_t i = 0; i < product.rows; ++i) x_rows[i] = x + (row + i) * layer.inputs;

@@ -37,11 +37,11 @@ struct View {
 // Scratch of one thread. States, r * h, z and sequences are the same for all threads that share a
 // layer's units, sequences also for both directions.
 struct Scratch {
-  float* gates;          // [time_block * row_block, panels of a share, 3, kPanel]
+  float* gates;          // [time_block * row_block, panels of a share, kGates, kPanel]
   float* states;         // [layers, 2, row_block, state_stride]
   float* reset_state;    // [row_block, state_stride]; reset before only
   float* update;         // [row_block, state_stride]; reset before only
-  Operands operands;     // [time_block * row_block]; reduced precision only
+  Operands operands;     // [time_block * row_block]; for products that take operands
   const float** x_rows;  // [time_block * row_block]
   float** out_rows;      // [row_block]
   float* sequences[2];   // layer outputs: [steps, row_block, D * H]; only as many as layers need
@@ -62,11 +62,11 @@ struct Workspace {
   Arrival* unit_barriers;  // [the grid]: the threads that share one layer's units wait
 };
 
-// Bytes of the longest row that a layer in reduced precision multiplies with.
+// Bytes of the longest operand of the call; 0 where no product takes operands.
 std::size_t longest_operand(const PackedGru& gru, const Call& call) {
   std::size_t bytes = 0;
   for (std::size_t l = call.first_layer; l < call.end_layer; ++l)
-    if (gru.layers[l * gru.sizes.num_directions].reduced)
+    if (gru.layers[l * gru.sizes.num_directions].product->takes_operands)
       bytes = std::max(
           {bytes, operand_stride(gru.sizes.layer_input(l)), operand_stride(gru.sizes.hidden_size)});
   return bytes;
@@ -82,7 +82,7 @@ Workspace carve_workspace(Carver& carver, const PackedGru& gru, const Call& call
   const std::size_t steps = sizes.num_directions == 2 ? call.T : plan.time_block;
   const std::size_t sequence = checked_product(checked_product(steps, plan.row_block),
                                                sizes.num_directions * sizes.hidden_size);
-  const std::size_t unit_gates = checked_product(block, plan.share_panels(sizes) * 3 * kPanel);
+  const std::size_t unit_gates = checked_product(block, plan.share_panels(sizes) * kGates * kPanel);
   const std::size_t gates = plan.rows_in_lanes == RowsInLanes::never
                                 ? unit_gates
                                 : std::max(unit_gates, rows_scratch(sizes));
@@ -215,26 +215,25 @@ class RowBlock {
     for (std::size_t row = 0; row < rows; ++row)
       scratch_.out_rows[row] = out.row(row, time_of(row, back_out, step)) + share_.units.begin;
 
-    const std::size_t K = sizes_.layer_input(layer), H = sizes_.hidden_size;
-    const std::size_t first = share_.units.begin;  // a multiple of kPanel
+    const std::size_t H = sizes_.hidden_size;
+    const std::size_t first = share_.units.begin, panel = first / kPanel;  // whole panels
     InputProduct product{};
-    if (!packed.reduced) product.weights = packed.input_weights + first * 3 * K;
-    product.bias = packed.input_bias + first * 3;
+    product.matrix = packed.input.from_panel(panel);
+    product.bias = packed.input_bias + first * kGates;
     product.x = scratch_.x_rows;
     product.out = scratch_.gates;
     product.rows = steps * rows;
-    product.reduction = K;
+    product.reduction = sizes_.layer_input(layer);
     product.block_terms = sum_block_terms(H);
     product.units = share_.units.size();
     product.far = plan_.far_input;
-    product.reduced = reduced(packed, packed.input);
+    product.product = packed.product;
+    product.operands = scratch_.operands;
 
     Steps args{};
-    if (!packed.reduced) {
-      args.weights = packed.recurrent_weights + first * (sizes_.reset_after ? 3 : 2) * H;
-      args.candidate_weights = sizes_.reset_after ? nullptr : packed.candidate_weights + first * H;
-    }
-    args.bias = packed.recurrent_bias + first * 3;
+    args.matrix = packed.recurrent.from_panel(panel);
+    args.candidate_matrix = packed.candidate.from_panel(panel);
+    args.bias = packed.recurrent_bias + first * kGates;
     args.gates = scratch_.gates;
     args.state = state(layer, direction, step);
     args.next = state(layer, direction, step + 1);
@@ -252,7 +251,9 @@ class RowBlock {
     args.block_terms = sum_block_terms(H);
     args.far = plan_.far_recurrent;
     args.backwards = backwards_ != (step % 2 == 1);
-    args.reduced = reduced(packed, packed.recurrent);
+    args.product = packed.product;
+    args.operands = scratch_.operands;
+    args.fine_states = packed.fine_states;
     args.activation = sizes_.activation;
     args.recurrent_activation = sizes_.recurrent_activation;
     if (share_.unit_barrier.count() > 1) {
@@ -262,7 +263,7 @@ class RowBlock {
 
     const KernelTable& kernels = *gru_.kernels;
     const bool rows_in_lanes = in_lanes(packed, rows);
-    if (rows_in_lanes || (plan_.fused && !packed.reduced))
+    if (rows_in_lanes || (plan_.fused && !packed.product->takes_operands))
       args.input = &product;
     else
       kernels.input_product(product);
@@ -272,14 +273,6 @@ class RowBlock {
       (sizes_.reset_after ? kernels.steps_reset_after : kernels.steps_reset_before)(args);
   }
 
-  // The share's part of a layer's matrix.
-  Reduced reduced(const PackedLayer& packed, const PackedMatrix& matrix) const {
-    if (!packed.reduced) return {};
-    const std::size_t panel = share_.units.begin / kPanel;
-    return {packed.reduced, matrix.from_panel(panel), packed.candidate.from_panel(panel),
-            scratch_.operands, packed.fine_states};
-  }
-
   // See Note [Rows, steps and time].
   std::size_t time_of(std::size_t row, bool backwards, std::size_t step) const {
     return backwards ? lengths_[row] - 1 - step : step;
@@ -287,9 +280,9 @@ class RowBlock {
 
   // Whether `rows` rows of a layer go through it in the lanes.
   bool in_lanes(const PackedLayer& layer, std::size_t rows) const {
-    return !layer.reduced && (plan_.rows_in_lanes == RowsInLanes::always ||
-                              (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
-                               rows_fit_lanes(sizes_, gru_.kernels->lanes, rows)));
+    return !layer.product->takes_operands && (plan_.rows_in_lanes == RowsInLanes::always ||
+                                              (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
+                                               rows_fit_lanes(sizes_, gru_.kernels->lanes, rows)));
   }
 
   // Kernels with rows in the lanes read a state when they begin and write it when they end, and

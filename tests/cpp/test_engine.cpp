@@ -16,12 +16,12 @@
 #include "kernels/dispatch.hpp"
 #include "kernels/product/tiling.hpp"
 #include "network/pack.hpp"
-#include "system/parallel.hpp"
 #include "plan/plan.hpp"
+#include "plan/thread_cost.hpp"
 #include "run/pool.hpp"
 #include "run/run.hpp"
 #include "run/stream.hpp"
-#include "plan/thread_cost.hpp"
+#include "system/parallel.hpp"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -479,10 +479,10 @@ void test_reduced(const GruSizes& sizes, Precision precision, std::size_t T, std
   std::vector<std::pair<std::string, Result>> results;
   for (const KernelTable* kernels : runnable()) {
     PackedGru packed = pack(reduced.gru.spec, kernels);
-    const auto choices = runnable_reduced(*kernels, precision);
-    check(packed.layers[0].reduced == choices.front(), "the best kernels are chosen");
-    for (const ReducedKernels* choice : choices) {
-      for (PackedLayer& layer : packed.layers) layer.reduced = choice;
+    const auto choices = runnable_products(*kernels, precision);
+    check(packed.layers[0].product == choices.front(), "the best kernels are chosen");
+    for (const Product* choice : choices) {
+      for (PackedLayer& layer : packed.layers) layer.product = choice;
       const std::string name =
           describe(sizes, c, choice->name) + (precision == Precision::int8 ? " int8" : " bfloat16");
       const Result got = check_reduced(packed, c, expected, name);
@@ -507,6 +507,50 @@ void test_reduced(const GruSizes& sizes, Precision precision, std::size_t T, std
   }
   for (const auto& [name, result] : results)
     check(result == results.front().second, name + ": kernels agree");
+}
+
+// A precision's format is the same for every ISA and product, to the byte: zeros where a panel has
+// no unit or term, and back to the bit.
+void test_formats() {
+  for (std::size_t p = 0; p < kPrecisions; ++p) {
+    const auto precision = static_cast<Precision>(p);
+    for (const std::size_t units : {1, 5, 16})
+      for (const std::size_t K : {1, 2, 3, 4, 7, 33}) {
+        Floats weights(units * K), scales = random_floats(units, 1.0f);
+        std::uniform_int_distribution<int> integer(-127, 127);  // what every precision can write
+        for (float& w : weights) w = static_cast<float>(integer(generator));
+        std::vector<char> first;
+        for (const KernelTable* kernels : runnable())
+          for (const Product* product : runnable_products(*kernels, precision)) {
+            const std::string name = std::string(product->name) + " " + name_of(precision);
+            const Format& format = product->format;
+            constexpr std::size_t G = 2;  // gates, of which the second is written
+            const std::size_t row = kPanel * format.terms * format.element_bytes;
+            std::vector<char> panel(round_up(K, format.terms) / format.terms * G * row, 'x');
+            Floats panel_scales(kPanel, -7.0f), back(weights.size()), back_scales(units);
+            std::vector<std::int32_t> offsets(kPanel, -7);
+            const PanelGate gate{panel.data() + row, G * row,
+                                 format.has_scales ? panel_scales.data() : nullptr,
+                                 format.has_scales ? offsets.data() : nullptr};
+            format.encode({weights.data(), scales.data(), units, K}, gate);
+            format.decode(gate, {back.data(), back_scales.data(), units, K});
+            check(same_bits(back, weights), name + ": written and read again");
+            check(!format.has_scales || same_bits(back_scales, scales), name + ": scales again");
+            std::size_t not_zero = 0, other = 0;
+            for (std::size_t i = 0; i < panel.size(); ++i)
+              if (i / row % G == 0)
+                other += panel[i] != 'x';
+              else
+                not_zero += panel[i] != 0;
+            check(other == 0, name + ": the other gate is left alone");
+            check(not_zero <= units * K * format.element_bytes, name + ": padding is zeros");
+            for (std::size_t lane = units; format.has_scales && lane < kPanel; ++lane)
+              check(panel_scales[lane] == 0 && offsets[lane] == 0, name + ": units that are not");
+            if (first.empty()) first = panel;
+            check(first == panel, name + ": the same bytes on every ISA");
+          }
+      }
+  }
 }
 
 // The sums of int8 are exact, at the largest weights and operands and where they differ in sign.
@@ -545,8 +589,8 @@ void test_exact_sums() {
         input[k] = kind == 0 ? 32512.0f : static_cast<float>(any(generator) * 255 - 127);
       }
       input[0] = 32512.0f;
-      const ReducedMatrix matrix = packed.layers[0].input.from_panel(0);
-      for (const ReducedKernels* choice : runnable_reduced(*kernels, Precision::int8))
+      const Matrix matrix = packed.layers[0].input.from_panel(0);
+      for (const Product* choice : runnable_products(*kernels, Precision::int8))
         for (const auto& [prepare, multiply, is_state, most] :
              {std::tuple(choice->prepare_state, choice->multiply_state, true, 127),
               std::tuple(choice->prepare_fine_state, choice->multiply_input, true, 32512),
@@ -796,6 +840,7 @@ int main() {
     }
   test_far();
   test_cut();
+  test_formats();
   test_exact_sums();
   test_activations();
   test_errors();

@@ -74,7 +74,7 @@ template <int G>
 constexpr int kUnits = G == 1 ? 4 : 2;
 
 // Accumulator (u * G + g) * kRowVectors + v: bias + W in for units [unit, unit + U).
-// bias: [P][3][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel]; in:
+// bias: [P][kGates][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel]; in:
 // [K][kWidth].
 template <class V, int U, int G>
 FASTGRU_INLINE Accumulators<V, U * G * kRowVectors> row_product(const float* bias,
@@ -92,7 +92,7 @@ FASTGRU_INLINE Accumulators<V, U * G * kRowVectors> row_product(const float* bia
       FASTGRU_UNROLL
       for (int v = 0; v < kRowVectors; ++v)
         acc.v[(u * G + g) * kRowVectors + v] =
-            V::broadcast(bias + panel * (3 * kPanel) + g * kPanel + lane);
+            V::broadcast(bias + panel * (kGates * kPanel) + g * kPanel + lane);
     }
   }
   sum_in_blocks(acc, reduction, terms,
@@ -165,21 +165,22 @@ struct RowBlocks {
 };
 
 template <class V, int U>
-FASTGRU_INLINE Accumulators<V, U * 3 * kRowVectors> input_gates(const InputProduct& in,
-                                                                const float* x, size_t unit) {
-  return row_product<V, U, 3>(in.bias, in.weights, x, in.reduction, in.block_terms, unit);
+FASTGRU_INLINE Accumulators<V, U * kGates * kRowVectors> input_gates(const InputProduct& in,
+                                                                     const float* x, size_t unit) {
+  return row_product<V, U, kGates>(in.bias, floats_of(in.matrix), x, in.reduction, in.block_terms,
+                                   unit);
 }
 
 template <class V, bool Default>
 FASTGRU_NOINLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block) {
-  for_each_unit<kUnits<3>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
+  for_each_unit<kUnits<kGates>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto in = input_gates<V, U>(*a.input, block.x, unit);
-    const auto acc =
-        row_product<V, U, 3>(a.bias, a.weights, block.state, a.hidden, a.block_terms, unit);
+    const auto acc = row_product<V, U, kGates>(a.bias, floats_of(a.matrix), block.state, a.hidden,
+                                               a.block_terms, unit);
     const auto u = reset_after_update<Default>(
-        a, [&](int g) FASTGRU_INLINE_LAMBDA { return gate_of<V, U, 3>(in, g); },
-        gate_of<V, U, 3>(acc, 0), gate_of<V, U, 3>(acc, 1), gate_of<V, U, 3>(acc, 2),
+        a, [&](int g) FASTGRU_INLINE_LAMBDA { return gate_of<V, U, kGates>(in, g); },
+        gate_of<V, U, kGates>(acc, 0), gate_of<V, U, kGates>(acc, 1), gate_of<V, U, kGates>(acc, 2),
         load_units<V, U>(block.state, unit));
     store_block<V, U>(block.next, unit, u.h);
   });
@@ -190,17 +191,17 @@ FASTGRU_NOINLINE void reset_before_step(const Steps& a, const RowBlocks<V>& bloc
   for_each_unit<kUnits<2>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto in = input_gates<V, U>(*a.input, block.x, unit);
-    store_block<V, U>(block.candidate_input, unit, gate_of<V, U, 3>(in, 2));
-    const auto acc =
-        row_product<V, U, 2>(a.bias, a.weights, block.state, a.hidden, a.block_terms, unit);
-    const auto r = gate<Default>(a, gate_of<V, U, 3>(in, 0) + gate_of<V, U, 2>(acc, 0));
-    const auto z = gate<Default>(a, gate_of<V, U, 3>(in, 1) + gate_of<V, U, 2>(acc, 1));
+    store_block<V, U>(block.candidate_input, unit, gate_of<V, U, kGates>(in, 2));
+    const auto acc = row_product<V, U, 2>(a.bias, floats_of(a.matrix), block.state, a.hidden,
+                                          a.block_terms, unit);
+    const auto r = gate<Default>(a, gate_of<V, U, kGates>(in, 0) + gate_of<V, U, 2>(acc, 0));
+    const auto z = gate<Default>(a, gate_of<V, U, kGates>(in, 1) + gate_of<V, U, 2>(acc, 1));
     store_block<V, U>(block.reset_state, unit, r * load_units<V, U>(block.state, unit));
     store_block<V, U>(block.update, unit, z);
   });
   for_each_unit<kUnits<1>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
-    const auto acc = row_product<V, U, 1>(a.bias + 2 * kPanel, a.candidate_weights,
+    const auto acc = row_product<V, U, 1>(a.bias + 2 * kPanel, floats_of(a.candidate_matrix),
                                           block.reset_state, a.hidden, a.block_terms, unit);
     const auto n = candidate<Default>(
         a, load_units<V, U>(block.candidate_input, unit) + gate_of<V, U, 1>(acc, 0));

@@ -20,12 +20,12 @@ namespace {
 
 // Floats between the gates of neighbouring rows.
 FASTGRU_INLINE size_t gates_stride(size_t units) {
-  return (units + kPanel - 1) / kPanel * (3 * kPanel);
+  return (units + kPanel - 1) / kPanel * (kGates * kPanel);
 }
 // Where a strip's gates stand in a row's.
 template <class V>
 FASTGRU_INLINE size_t gates_at(size_t strip) {
-  return panel_of<V>(strip) * (3 * kPanel) + lane_in_panel<V>(strip);
+  return panel_of<V>(strip) * (kGates * kPanel) + lane_in_panel<V>(strip);
 }
 
 // Writes the units of a strip that exist: the share may end inside it.
@@ -46,9 +46,9 @@ FASTGRU_INLINE void rows_of(const float* base, size_t stride, size_t row, const 
 // ---- tiles: the operands of a product, its gates (G), and what becomes of it ----
 
 struct InputTile {
-  static constexpr int kGates = 3;
+  static constexpr int gates = kGates;
   static const float* bias(const InputProduct& a) { return a.bias; }
-  static const float* weights(const InputProduct& a) { return a.weights; }
+  static const float* weights(const InputProduct& a) { return floats_of(a.matrix); }
   static size_t reduction(const InputProduct& a) { return a.reduction; }
   template <int R>
   static FASTGRU_INLINE void inputs(const InputProduct& a, size_t row, const float* (&in)[R]) {
@@ -57,14 +57,14 @@ struct InputTile {
   }
   template <class V, int R, int C>
   static FASTGRU_INLINE void finish(const InputProduct& a, std::ptrdiff_t, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * 3>& acc) {
+                                    const Accumulators<V, R * C * gates>& acc) {
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) {
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c) {
         float* out = a.out + (row + r) * gates_stride(a.units) + gates_at<V>(strip + c);
         FASTGRU_UNROLL
-        for (int g = 0; g < 3; ++g) acc.v[(r * C + c) * 3 + g].store(out + g * kPanel);
+        for (int g = 0; g < gates; ++g) acc.v[(r * C + c) * gates + g].store(out + g * kPanel);
       }
     }
   }
@@ -130,16 +130,11 @@ FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t strip, Body
             a, row, strip, [&](auto part) FASTGRU_INLINE_LAMBDA { body(part, Int<0>()); });
 }
 
-FASTGRU_INLINE auto multiply_states(const Reduced& r) {
-  return r.fine_states ? r.kernels->multiply_input : r.kernels->multiply_state;
-}
-
 struct ResetAfterTile {
-  static constexpr int kGates = 3;
+  static constexpr int gates = kGates;
   static const float* bias(const Steps& a) { return a.bias; }
-  static const float* weights(const Steps& a) { return a.weights; }
-  static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.matrix; }
-  static auto multiply(const Reduced& r) { return multiply_states(r); }
+  static const float* weights(const Steps& a) { return floats_of(a.matrix); }
+  static const Matrix& matrix(const Steps& a) { return a.matrix; }
   static size_t reduction(const Steps& a) { return a.hidden; }
   template <int R>
   static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
@@ -147,31 +142,31 @@ struct ResetAfterTile {
   }
   template <class V, int R, int C>
   static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * kGates>& acc) {
-    for_each_part<V, C, 3, R * C>(a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
-      constexpr bool kDefault = decltype(plain)::value != 0;
-      const auto u = reset_after_update<kDefault>(
-          a, [&](int gate) FASTGRU_INLINE_LAMBDA { return part.input(gate); },
-          part.recurrent(acc, 0), part.recurrent(acc, 1), part.recurrent(acc, 2),
-          part.state(a.state));
-      part.set_state(a.next, u.h);
-      part.output(u.h, offset);
-      if (!kDefault) {
-        part.trace(u.r, 1, offset);
-        part.trace(u.z, 2, offset);
-        part.trace(u.n, 3, offset);
-      }
-    });
+                                    const Accumulators<V, R * C * gates>& acc) {
+    for_each_part<V, C, gates, R * C>(
+        a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
+          constexpr bool kDefault = decltype(plain)::value != 0;
+          const auto u = reset_after_update<kDefault>(
+              a, [&](int gate) FASTGRU_INLINE_LAMBDA { return part.input(gate); },
+              part.recurrent(acc, 0), part.recurrent(acc, 1), part.recurrent(acc, 2),
+              part.state(a.state));
+          part.set_state(a.next, u.h);
+          part.output(u.h, offset);
+          if (!kDefault) {
+            part.trace(u.r, 1, offset);
+            part.trace(u.z, 2, offset);
+            part.trace(u.n, 3, offset);
+          }
+        });
   }
 };
 
 // Reset before, first pass: r and z of every unit, before any candidate can be computed.
 struct ResetBeforeGates {
-  static constexpr int kGates = 2;
+  static constexpr int gates = 2;
   static const float* bias(const Steps& a) { return a.bias; }
-  static const float* weights(const Steps& a) { return a.weights; }
-  static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.matrix; }
-  static auto multiply(const Reduced& r) { return multiply_states(r); }
+  static const float* weights(const Steps& a) { return floats_of(a.matrix); }
+  static const Matrix& matrix(const Steps& a) { return a.matrix; }
   static size_t reduction(const Steps& a) { return a.hidden; }
   template <int R>
   static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
@@ -179,28 +174,28 @@ struct ResetBeforeGates {
   }
   template <class V, int R, int C>
   static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * kGates>& acc) {
-    for_each_part<V, C, 2, R * C>(a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
-      constexpr bool kDefault = decltype(plain)::value != 0;
-      const auto r = gate<kDefault>(a, part.input(0) + part.recurrent(acc, 0));
-      const auto z = gate<kDefault>(a, part.input(1) + part.recurrent(acc, 1));
-      part.set_state(a.reset_state, r * part.state(a.state));
-      part.set_state(a.update, z);
-      if (!kDefault) {
-        part.trace(r, 1, offset);
-        part.trace(z, 2, offset);
-      }
-    });
+                                    const Accumulators<V, R * C * gates>& acc) {
+    for_each_part<V, C, gates, R * C>(
+        a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
+          constexpr bool kDefault = decltype(plain)::value != 0;
+          const auto r = gate<kDefault>(a, part.input(0) + part.recurrent(acc, 0));
+          const auto z = gate<kDefault>(a, part.input(1) + part.recurrent(acc, 1));
+          part.set_state(a.reset_state, r * part.state(a.state));
+          part.set_state(a.update, z);
+          if (!kDefault) {
+            part.trace(r, 1, offset);
+            part.trace(z, 2, offset);
+          }
+        });
   }
 };
 
 // Reset before, second pass: the candidate from r * h, and the new state.
 struct ResetBeforeCandidate {
-  static constexpr int kGates = 1;
+  static constexpr int gates = 1;
   static const float* bias(const Steps& a) { return a.bias + 2 * kPanel; }
-  static const float* weights(const Steps& a) { return a.candidate_weights; }
-  static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.candidate_matrix; }
-  static auto multiply(const Reduced& r) { return multiply_states(r); }
+  static const float* weights(const Steps& a) { return floats_of(a.candidate_matrix); }
+  static const Matrix& matrix(const Steps& a) { return a.candidate_matrix; }
   static size_t reduction(const Steps& a) { return a.hidden; }
   template <int R>
   static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
@@ -208,15 +203,16 @@ struct ResetBeforeCandidate {
   }
   template <class V, int R, int C>
   static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * kGates>& acc) {
-    for_each_part<V, C, 1, R * C>(a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
-      constexpr bool kDefault = decltype(plain)::value != 0;
-      const auto n = candidate<kDefault>(a, part.input(2) + part.recurrent(acc, 0));
-      const auto h = blend(part.state(a.update), part.state(a.state), n);
-      part.set_state(a.next, h);
-      part.output(h, offset);
-      if (!kDefault) part.trace(n, 3, offset);
-    });
+                                    const Accumulators<V, R * C * gates>& acc) {
+    for_each_part<V, C, gates, R * C>(
+        a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
+          constexpr bool kDefault = decltype(plain)::value != 0;
+          const auto n = candidate<kDefault>(a, part.input(2) + part.recurrent(acc, 0));
+          const auto h = blend(part.state(a.update), part.state(a.state), n);
+          part.set_state(a.next, h);
+          part.output(h, offset);
+          if (!kDefault) part.trace(n, 3, offset);
+        });
   }
 };
 
@@ -232,7 +228,7 @@ struct SumBlock {
 };
 template <class Tile>
 struct SumBlockTile {
-  static constexpr int kGates = Tile::kGates;
+  static constexpr int gates = Tile::gates;
 
   template <class V, int R, int C, class Args>
   static void run(const SumBlock<Args>& block, std::ptrdiff_t, size_t row, size_t strip,
@@ -242,18 +238,18 @@ struct SumBlockTile {
     float* sums[R * C];
     Tile::inputs(a, row, in);
     for (int c = 0; c < C; ++c) {
-      w[c] = weights_of<V, kGates>(Tile::weights(a), Tile::reduction(a), strip + c);
+      w[c] = weights_of<V, gates>(Tile::weights(a), Tile::reduction(a), strip + c);
       bias[c] = bias_of<V>(Tile::bias(a), strip + c);
     }
     for (int i = 0; i < R * C; ++i)
-      sums[i] = partial_sums->at<V, kGates>(row + i / C, strip + i % C);
+      sums[i] = partial_sums->at<V, gates>(row + i / C, strip + i % C);
     // This tile's share of the prefetch, in proportion to its vectors (one a row and strip).
     const size_t before = row * block.strips + R * (strip - block.first_strip);
     const size_t vectors = block.rows * block.strips, lines = block.prefetch.bytes / kLine;
     const size_t from = lines * before / vectors * kLine;
     const size_t to = lines * (before + R * C) / vectors * kLine;
-    add_sum_block<V, R, C, kGates>(w, bias, in, block.begin, block.end, sums,
-                                   {block.prefetch.from + from, to - from});
+    add_sum_block<V, R, C, gates>(w, bias, in, block.begin, block.end, sums,
+                                  {block.prefetch.from + from, to - from});
   }
 };
 
@@ -261,19 +257,19 @@ struct SumBlockTile {
 // already.
 template <class Tile>
 struct WholeTile {
-  static constexpr int kGates = Tile::kGates;
+  static constexpr int gates = Tile::gates;
 
   template <class V, int R, int C, class Args>
   static void run(const Args& a, std::ptrdiff_t offset, size_t row, size_t strip,
                   const PartialSums* partial_sums) {
-    Accumulators<V, R * C * kGates> acc;
+    Accumulators<V, R * C * gates> acc;
     if (partial_sums) {
-      acc = partial_sums->load<V, R, C, kGates>(row, strip);
+      acc = partial_sums->load<V, R, C, gates>(row, strip);
     } else {
       const float* in[R];
       Tile::inputs(a, row, in);
-      acc = product<V, R, C, kGates>(Tile::bias(a), Tile::weights(a), in, Tile::reduction(a),
-                                     a.block_terms, strip);
+      acc = product<V, R, C, gates>(Tile::bias(a), Tile::weights(a), in, Tile::reduction(a),
+                                    a.block_terms, strip);
     }
     Tile::template finish<V, R, C>(a, offset, row, strip, acc);
   }
@@ -289,7 +285,7 @@ struct Tiling {
   FASTGRU_INLINE Tiling(size_t rows_, size_t units, bool far_)
       : rows(rows_, V::max_rows),
         far(far_),
-        by_sum_blocks(far_ && rows_ * kPanelStrips * 3 > V::max_accumulators &&
+        by_sum_blocks(far_ && rows_ * kPanelStrips * kGates > V::max_accumulators &&
                       rows_ <= PartialSums::kMostRows),
         strips((units + V::lanes - 1) / V::lanes, by_sum_blocks ? kPanelStrips : kStrips,
                by_sum_blocks ? kPanelStrips : 1) {}
@@ -311,9 +307,9 @@ struct Tiling {
 template <class Tile, class V, class Args>
 void run_by_sum_blocks(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset, size_t rows,
                        size_t strip, size_t strips, size_t next) {
-  alignas(64) float sums[PartialSums::kMostRows * Tile::kGates * kPanel];
-  const PartialSums partial_sums{sums, Tile::kGates * kPanel, 0, panel_of<V>(strip)};
-  constexpr size_t kTerm = Tile::kGates * kPanel * sizeof(float);
+  alignas(64) float sums[PartialSums::kMostRows * Tile::gates * kPanel];
+  const PartialSums partial_sums{sums, Tile::gates * kPanel, 0, panel_of<V>(strip)};
+  constexpr size_t kTerm = Tile::gates * kPanel * sizeof(float);
   const size_t reduction = Tile::reduction(a);
   const char* const weights = reinterpret_cast<const char*>(Tile::weights(a));
   const auto term = [&](size_t of_strip, size_t k) FASTGRU_INLINE_LAMBDA {
@@ -334,7 +330,7 @@ void run_by_sum_blocks(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t of
 // half of two panels, and finds the other one in L2 afterwards.
 template <class Tile, class V, class Args>
 void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t strip, size_t strips) {
-  constexpr int kG = Tile::kGates;
+  constexpr int kG = Tile::gates;
   alignas(64) float sums[2 * Tiling<V>::kStrips * kG * V::lanes];
   const PartialSums partial_sums{sums, Tiling<V>::kStrips * kG * V::lanes, 0, panel_of<V>(strip)};
   const float* in[2];
@@ -397,12 +393,12 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
   }
 }
 
-// ---- the same where the layer's weights are in reduced precision ----
+// ---- the same where the product takes operands ----
 
 // work(first row, rows, first strip, strips): all of a call, in groups of rows whose products L1
 // holds and of whole panels, more than one of them where one tile has all rows.
 template <class V, class Work>
-FASTGRU_INLINE void for_each_reduced_group(size_t all_rows, size_t units, Order order, Work work) {
+FASTGRU_INLINE void for_each_operand_group(size_t all_rows, size_t units, Order order, Work work) {
   constexpr size_t kPanelStrips = Tiling<V>::kPanelStrips;
   const size_t most = all_rows <= V::max_rows ? Tiling<V>::kStrips : kPanelStrips;
   const EvenParts groups((units + V::lanes - 1) / V::lanes, most, kPanelStrips);
@@ -418,37 +414,38 @@ FASTGRU_INLINE void for_each_reduced_group(size_t all_rows, size_t units, Order 
 
 // The input product, straight to where the gates read it.
 template <class V>
-void reduced_input_product(const InputProduct& a) {
+void operand_input_product(const InputProduct& a) {
   for (size_t row = 0; row < a.rows; ++row)
-    a.reduced.kernels->prepare_input(a.x[row], a.reduction, a.reduced.operands, row);
+    a.product->prepare_input(a.x[row], a.reduction, a.operands, row);
   const size_t stride = gates_stride(a.units);
-  for_each_reduced_group<V>(
+  for_each_operand_group<V>(
       a.rows, a.units, Order::forwards,
       [&](size_t row, size_t rows, size_t strip, size_t strips) FASTGRU_INLINE_LAMBDA {
-        float* const gates = a.out + row * stride + panel_of<V>(strip) * (3 * kPanel);
-        a.reduced.kernels->multiply_input({a.reduced.matrix, a.bias, a.reduced.operands, 3,
-                                           a.reduction, a.block_terms, row, rows, strip, strips,
-                                           gates, stride});
+        float* const gates = a.out + row * stride + panel_of<V>(strip) * (kGates * kPanel);
+        a.product->multiply_input({a.matrix, a.bias, a.operands, kGates, a.reduction, a.block_terms,
+                                   row, rows, strip, strips, gates, stride});
       });
 }
 
 // Writes the recurrent products of a few rows and panels to a buffer, from which the tiles read
 // them.
 template <class Tile, class V>
-void reduced_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
+void operand_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
+  const auto multiply = a.fine_states ? a.product->multiply_input : a.product->multiply_state;
   // Many rows of one panel, or a tile's rows of several.
-  static_assert(V::max_rows * (Tiling<V>::kStrips / Tiling<V>::kPanelStrips) <=
-                PartialSums::kMostRows);
-  alignas(64) float sums[PartialSums::kMostRows * Tile::kGates * kPanel];
-  for_each_reduced_group<V>(
+  static_assert(
+      V::max_rows * (Tiling<V>::kStrips / Tiling<V>::kPanelStrips) <= PartialSums::kMostRows,
+      "the products of a group of rows and panels do not fit the buffer that its tiles "
+      "read: let kMostRows grow, or kStrips shrink");
+  alignas(64) float sums[PartialSums::kMostRows * Tile::gates * kPanel];
+  for_each_operand_group<V>(
       a.rows, a.units, order,
       [&](size_t row, size_t rows, size_t strip, size_t strips) FASTGRU_INLINE_LAMBDA {
         const size_t panels = panel_of<V>(strip + strips - 1) - panel_of<V>(strip) + 1;
-        const PartialSums partial_sums{sums, panels * (Tile::kGates * kPanel), row,
+        const PartialSums partial_sums{sums, panels * (Tile::gates * kPanel), row,
                                        panel_of<V>(strip)};
-        Tile::multiply(a.reduced)({Tile::matrix(a), Tile::bias(a), a.reduced.operands, Tile::kGates,
-                                   Tile::reduction(a), a.block_terms, row, rows, strip, strips,
-                                   sums, partial_sums.stride});
+        multiply({Tile::matrix(a), Tile::bias(a), a.operands, Tile::gates, Tile::reduction(a),
+                  a.block_terms, row, rows, strip, strips, sums, partial_sums.stride});
         run_group<WholeTile<Tile>, V>(a, EvenParts(rows, V::max_rows), offset, row, strip, strips,
                                       &partial_sums);
       });
@@ -456,19 +453,18 @@ void reduced_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
 
 template <class V>
 void input_product(const InputProduct& a) {
-  if (a.reduced.kernels) return reduced_input_product<V>(a);
+  if (a.product->takes_operands) return operand_input_product<V>(a);
   pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0, Order::forwards);
 }
 
 // Makes operands of the states, multiplies them, and applies the gates to the products.
 template <class Tile, class V>
-FASTGRU_INLINE void reduced_step(const Steps& a, const float* states, std::ptrdiff_t offset,
+FASTGRU_INLINE void operand_step(const Steps& a, const float* states, std::ptrdiff_t offset,
                                  Order order) {
-  const ReducedKernels& kernels = *a.reduced.kernels;
-  const auto prepare = a.reduced.fine_states ? kernels.prepare_fine_state : kernels.prepare_state;
+  const auto prepare = a.fine_states ? a.product->prepare_fine_state : a.product->prepare_state;
   for (size_t row = 0; row < a.rows; ++row)
-    prepare(states + row * a.state_stride, a.hidden, a.reduced.operands, row);
-  reduced_pass<Tile, V>(a, offset, order);
+    prepare(states + row * a.state_stride, a.hidden, a.operands, row);
+  operand_pass<Tile, V>(a, offset, order);
 }
 
 // Returns when the threads with the layer's other units have come as far as this one.
@@ -494,10 +490,10 @@ FASTGRU_INLINE void for_each_step(Steps a, Step step) {
 
 template <class V>
 void steps_reset_after(const Steps& a) {
-  if (a.reduced.kernels)
+  if (a.product->takes_operands)
     return for_each_step(
         a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-          reduced_step<ResetAfterTile, V>(s, s.state, offset, order);
+          operand_step<ResetAfterTile, V>(s, s.state, offset, order);
         });
   const Tiling<V> tiling(a.rows, a.units, a.far);
   for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
@@ -507,12 +503,12 @@ void steps_reset_after(const Steps& a) {
 
 template <class V>
 void steps_reset_before(const Steps& a) {
-  if (a.reduced.kernels)
+  if (a.product->takes_operands)
     return for_each_step(
         a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-          reduced_step<ResetBeforeGates, V>(s, s.state, offset, order);
+          operand_step<ResetBeforeGates, V>(s, s.state, offset, order);
           wait_for_shares(a);  // before anyone reads r * h
-          reduced_step<ResetBeforeCandidate, V>(s, s.reset_state, offset, order);
+          operand_step<ResetBeforeCandidate, V>(s, s.reset_state, offset, order);
         });
   const Tiling<V> tiling(a.rows, a.units, a.far);
   for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {

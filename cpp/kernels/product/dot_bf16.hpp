@@ -22,10 +22,10 @@ struct Bfloat16Dot {
 
   template <int G, int>
   struct Tile {
-    static constexpr int kGates = G;
+    static constexpr int gates = G;
 
     template <class V, int R, int C>
-    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t strip,
+    static void run(const ProductBlock& a, std::ptrdiff_t, size_t row, size_t strip,
                     const PartialSums* partial_sums) {
       const size_t pairs = (a.reduction + 1) / 2;
       const uint16_t* in[R];
@@ -34,8 +34,7 @@ struct Bfloat16Dot {
       const uint16_t* w[C];
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c)
-        w[c] =
-            static_cast<const uint16_t*>(a.matrix.weights) + (strip + c) * pairs * (G * kPanel * 2);
+        w[c] = static_cast<const uint16_t*>(a.matrix.data) + (strip + c) * pairs * (G * kPanel * 2);
       auto acc = biases<V, R, C, G>(a.bias, strip);
       sum_in_blocks(acc, a.reduction, a.block_terms,
                     [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {

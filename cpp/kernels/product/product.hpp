@@ -61,16 +61,20 @@ FASTGRU_INLINE size_t lane_in_panel(size_t strip) {
   return strip * V::lanes % kPanel;
 }
 
+// The weights of a matrix in float32.
+FASTGRU_INLINE const float* floats_of(const Matrix& matrix) {
+  return static_cast<const float*>(matrix.data);
+}
 // Where a strip's weights begin; weights: [P][K][G][kPanel].
 template <class V, int G>
 FASTGRU_INLINE const float* weights_of(const float* weights, size_t reduction, size_t strip) {
   return weights + panel_of<V>(strip) * reduction * (G * kPanel) + lane_in_panel<V>(strip);
 }
 
-// Where a strip's biases begin; bias: [P][3][kPanel] from the first of the G gates on.
+// Where a strip's biases begin; bias: [P][kGates][kPanel] from the first of the G gates on.
 template <class V>
 FASTGRU_INLINE const float* bias_of(const float* bias, size_t strip) {
-  return bias + panel_of<V>(strip) * (3 * kPanel) + lane_in_panel<V>(strip);
+  return bias + panel_of<V>(strip) * (kGates * kPanel) + lane_in_panel<V>(strip);
 }
 
 // Accumulator (r * C + c) * G + g belongs to row r, strip c and gate g.

@@ -23,6 +23,7 @@
 
 #include "kernels/group.hpp"
 #include "kernels/inline.hpp"
+#include "kernels/product/format.hpp"
 #include "kernels/product/product.hpp"
 #include "kernels/product/tiling.hpp"
 #include "kernels/table.hpp"
@@ -69,10 +70,10 @@ struct Bfloat16 {
 
   template <int G, int>
   struct Tile {
-    static constexpr int kGates = G;
+    static constexpr int gates = G;
 
     template <class, int R, int C>
-    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t strip,
+    static void run(const ProductBlock& a, std::ptrdiff_t, size_t row, size_t strip,
                     const PartialSums* partial_sums) {
       const size_t pairs = (a.reduction + 1) / 2;
       const float* in[R];
@@ -81,7 +82,7 @@ struct Bfloat16 {
       const uint16_t* w[C];
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c)
-        w[c] = static_cast<const uint16_t*>(a.matrix.weights) +
+        w[c] = static_cast<const uint16_t*>(a.matrix.data) +
                panel_of<V>(strip + c) * pairs * (G * kPanel * 2) + 2 * lane_in_panel<V>(strip + c);
       auto acc = biases<V, R, C, G>(a.bias, strip);
       sum_in_blocks(acc, a.reduction, a.block_terms,
@@ -207,10 +208,10 @@ struct Int8 {
 
   template <int G, int Planes>
   struct Tile {
-    static constexpr int kGates = G;
+    static constexpr int gates = G;
 
     template <class, int R, int C>
-    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t strip,
+    static void run(const ProductBlock& a, std::ptrdiff_t, size_t row, size_t strip,
                     const PartialSums* partial_sums) {
       constexpr int N = R * C * G;
       const size_t bytes = padded(a.reduction);
@@ -220,7 +221,7 @@ struct Int8 {
       const int8_t* w[C];
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c)
-        w[c] = static_cast<const int8_t*>(a.matrix.weights) +
+        w[c] = static_cast<const int8_t*>(a.matrix.data) +
                panel_of<V>(strip + c) * bytes * (G * kPanel) + kTerms * lane_in_panel<V>(strip + c);
       // Planes whose sums fit the registers together read the weights once: for one row, whose
       // time is that of reading them, an input in 16 bits costs what one in 8 bits would.
@@ -281,24 +282,37 @@ struct Int8 {
 // ---- tables ----
 
 template <class V, class M, int Planes>
-void multiply(const ReducedProduct& a) {
+void multiply(const ProductBlock& a) {
   const EvenParts rows(a.rows, V::max_rows);
   const PartialSums partial_sums{a.sums, a.stride, a.first_row, panel_of<V>(a.first_strip)};
   const auto run = [&](auto gates) FASTGRU_INLINE_LAMBDA {
     run_group<typename M::template Tile<decltype(gates)::value, Planes>, V>(
         a, rows, 0, a.first_row, a.first_strip, a.strips, &partial_sums);
   };
-  a.gates == 3 ? run(Int<3>()) : a.gates == 2 ? run(Int<2>()) : run(Int<1>());
+  a.gates == kGates ? run(Int<kGates>()) : a.gates == 2 ? run(Int<2>()) : run(Int<1>());
 }
 
+// The product that leaves everything to the tiles of float32.
+constexpr Product float32_product(const char* name) {
+  return {name, kFloat32Format, false, nullptr, nullptr, nullptr, nullptr, nullptr};
+}
 template <class V, class M>
-constexpr ReducedKernels bfloat16_kernels(const char* name) {
-  return {name, M::prepare, M::prepare, M::prepare, multiply<V, M, 1>, multiply<V, M, 1>};
+constexpr Product bfloat16_product(const char* name) {
+  return {name,
+          kBfloat16Format,
+          true,
+          M::prepare,
+          M::prepare,
+          M::prepare,
+          multiply<V, M, 1>,
+          multiply<V, M, 1>};
 }
 template <class V, class D>
-constexpr ReducedKernels int8_kernels(const char* name) {
+constexpr Product int8_product(const char* name) {
   using M = Int8<V, D>;
   return {name,
+          kInt8Format,
+          true,
           M::prepare_input,
           M::prepare_state,
           M::prepare_fine_state,

@@ -15,7 +15,7 @@ namespace {
 // accumulators fit.
 template <class V, int R, class Tile>
 constexpr int strips_per_tile() {
-  const int by_registers = V::max_accumulators / (R * Tile::kGates);
+  const int by_registers = V::max_accumulators / (R * Tile::gates);
   const int wanted = R == 1 ? 4 : 2;
   return by_registers < 1 ? 1 : by_registers < wanted ? by_registers : wanted;
 }
