@@ -1,6 +1,7 @@
 // All kernels of one ISA as the table that its isa_*.cpp exports. Include a vec_*.hpp first.
 #pragma once
 
+#include "kernels/check.hpp"
 #include "kernels/gru/rows.hpp"
 #include "kernels/gru/units.hpp"
 #include "kernels/product/reduced.hpp"
@@ -27,11 +28,13 @@ V pointwise(Pointwise kind, V x) {
 
 template <class V>
 void activate(Pointwise kind, const float* x, float* y, size_t n) {
+  check_elements(x, y, n);
   for (size_t i = 0; i < n; i += V::lanes) pointwise(kind, V::load(x + i)).store(y + i);
 }
 
 template <class V>
 void exponentials(const float* x, float maximum, float* y, size_t n) {
+  check_elements(x, y, n);
   for (size_t i = 0; i < n; i += V::lanes)
     exp_at_most_1(V::load(x + i) - V::set(maximum)).store(y + i);
 }

@@ -3,8 +3,8 @@
 // FMA gives the same bits (Note [Same bits] in product.hpp).
 #pragma once
 
+#include "kernels/contract.hpp"
 #include "kernels/inline.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {

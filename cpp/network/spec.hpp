@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "kernels/table.hpp"
+#include "kernels/contract.hpp"
 
 namespace fastgru {
 

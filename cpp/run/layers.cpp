@@ -145,13 +145,15 @@ void linear(const PackedLinear& layer, const float* x, float* y, std::size_t row
   place(carver);
 
   InputProduct product{};
-  product.matrix = {layer.weights, kPanelOutputs * layer.inputs * sizeof(float), nullptr, nullptr};
-  product.product = &layer.kernels->products[static_cast<std::size_t>(Precision::float32)];
-  product.bias = layer.bias;
+  product.weights.matrix = {layer.weights, kPanelOutputs * layer.inputs * sizeof(float), nullptr,
+                            nullptr};
+  product.multiplier.product =
+      &layer.kernels->products[static_cast<std::size_t>(Precision::float32)];
+  product.weights.bias = layer.bias;
   product.x = x_rows;
   product.out = products;
-  product.reduction = layer.inputs;
-  product.block_terms = kLinearSumBlock;
+  product.weights.reduction = layer.inputs;
+  product.weights.block_terms = kLinearSumBlock;
   // Of the last panel only as many as its first gate has: the chunks behind them are all zeros.
   product.units = width / kGates - kPanel + std::min(kPanel, layer.outputs + kPanelOutputs - width);
   for (std::size_t row = 0; row < rows; row += block) {

@@ -124,7 +124,7 @@ struct Job {
   const Call& call;
   const Plan& plan;
   const Workspace& space;
-  bool backwards;  // see Steps
+  bool backwards;  // see UnitSteps
 };
 
 struct Range {
@@ -217,60 +217,55 @@ class RowBlock {
 
     const std::size_t H = sizes_.hidden_size;
     const std::size_t first = share_.units.begin, panel = first / kPanel;  // whole panels
-    InputProduct product{};
-    product.matrix = packed.input.from_panel(panel);
-    product.bias = packed.input_bias + first * kGates;
-    product.x = scratch_.x_rows;
-    product.out = scratch_.gates;
-    product.rows = steps * rows;
-    product.reduction = sizes_.layer_input(layer);
-    product.block_terms = sum_block_terms(H);
-    product.units = share_.units.size();
-    product.far = plan_.far_input;
-    product.product = packed.product;
-    product.operands = scratch_.operands;
-
-    Steps args{};
-    args.matrix = packed.recurrent.from_panel(panel);
-    args.candidate_matrix = packed.candidate.from_panel(panel);
-    args.bias = packed.recurrent_bias + first * kGates;
-    args.gates = scratch_.gates;
-    args.state = state(layer, direction, step);
-    args.next = state(layer, direction, step + 1);
-    args.reset_state = scratch_.reset_state;
-    args.update = scratch_.update;
-    args.state_stride = in_place_ ? H : plan_.state_stride;
-    args.out = scratch_.out_rows;
-    args.out_step = back_out ? -out.at.time_stride : out.at.time_stride;
-    args.trace_stride = call_.trace_stride;
-    args.first_unit = first;
-    args.units = share_.units.size();
-    args.hidden = H;
-    args.rows = rows;
-    args.steps = steps;
-    args.block_terms = sum_block_terms(H);
-    args.far = plan_.far_recurrent;
-    args.backwards = backwards_ != (step % 2 == 1);
-    args.product = packed.product;
-    args.operands = scratch_.operands;
-    args.fine_states = packed.fine_states;
-    args.activation = sizes_.activation;
-    args.recurrent_activation = sizes_.recurrent_activation;
-    if (share_.unit_barrier.count() > 1) {
-      args.wait_for_shares = [](void* barrier) { static_cast<Barrier*>(barrier)->wait(); };
-      args.barrier = &share_.unit_barrier;
-    }
-
+    const Multiplier multiplier{packed.product, scratch_.operands, packed.fine_states};
+    const InputProduct input_product{{packed.input.from_panel(panel),
+                                      {},
+                                      packed.input_bias + first * kGates,
+                                      sizes_.layer_input(layer),
+                                      sum_block_terms(H),
+                                      plan_.far_input},
+                                     multiplier,
+                                     scratch_.x_rows,
+                                     scratch_.gates,
+                                     steps * rows,
+                                     share_.units.size()};
+    const Weights recurrent{packed.recurrent.from_panel(panel),
+                            packed.candidate.from_panel(panel),
+                            packed.recurrent_bias + first * kGates,
+                            H,
+                            sum_block_terms(H),
+                            plan_.far_recurrent};
+    const State states{state(layer, direction, step), state(layer, direction, step + 1),
+                       in_place_ ? H : plan_.state_stride};
+    const Output to{scratch_.out_rows, back_out ? -out.at.time_stride : out.at.time_stride,
+                    call_.trace_stride};
+    const Activations activations{sizes_.activation, sizes_.recurrent_activation};
     const KernelTable& kernels = *gru_.kernels;
-    const bool rows_in_lanes = in_lanes(packed, rows);
-    if (rows_in_lanes || (plan_.fused && !packed.product->takes_operands))
-      args.input = &product;
-    else
-      kernels.input_product(product);
-    if (rows_in_lanes)
-      (sizes_.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(args);
-    else
-      (sizes_.reset_after ? kernels.steps_reset_after : kernels.steps_reset_before)(args);
+    if (in_lanes(packed, rows))
+      return (sizes_.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(
+          {recurrent, &input_product, scratch_.gates, states, to, activations, H, rows, steps});
+
+    const bool fused = plan_.fused && !packed.product->takes_operands;
+    if (!fused) kernels.input_product(input_product);
+    OtherShares others{};
+    if (share_.unit_barrier.count() > 1)
+      others = {[](void* barrier) { static_cast<Barrier*>(barrier)->wait(); },
+                &share_.unit_barrier};
+    (sizes_.reset_after ? kernels.steps_reset_after
+                        : kernels.steps_reset_before)({recurrent,
+                                                       multiplier,
+                                                       scratch_.gates,
+                                                       fused ? &input_product : nullptr,
+                                                       states,
+                                                       scratch_.reset_state,
+                                                       scratch_.update,
+                                                       to,
+                                                       {first, share_.units.size(), H},
+                                                       activations,
+                                                       others,
+                                                       rows,
+                                                       steps,
+                                                       backwards_ != (step % 2 == 1)});
   }
 
   // See Note [Rows, steps and time].

@@ -1,19 +1,20 @@
 // The float32 GRU kernels with units in the lanes: one source for every ISA. Include a vec_*.hpp
 // first. gates.hpp has the equations, product.hpp the products and Note [Same bits].
 //
-// Everything runs in one thread (Steps::wait_for_shares waits for others), allocates nothing and
+// Everything runs in one thread (OtherShares waits for others), allocates nothing and
 // computes whole vectors: panels are padded with zeros, and only what exists is written to the
 // user's array.
 #pragma once
 
 #include <cstddef>
 
+#include "kernels/check.hpp"
+#include "kernels/contract.hpp"
 #include "kernels/group.hpp"
 #include "kernels/gru/gates.hpp"
 #include "kernels/inline.hpp"
 #include "kernels/product/product.hpp"
 #include "kernels/product/tiling.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
@@ -47,9 +48,9 @@ FASTGRU_INLINE void rows_of(const float* base, size_t stride, size_t row, const 
 
 struct InputTile {
   static constexpr int gates = kGates;
-  static const float* bias(const InputProduct& a) { return a.bias; }
-  static const float* weights(const InputProduct& a) { return floats_of(a.matrix); }
-  static size_t reduction(const InputProduct& a) { return a.reduction; }
+  static const float* bias(const InputProduct& a) { return a.weights.bias; }
+  static const float* weights(const InputProduct& a) { return floats_of(a.weights.matrix); }
+  static size_t reduction(const InputProduct& a) { return a.weights.reduction; }
   template <int R>
   static FASTGRU_INLINE void inputs(const InputProduct& a, size_t row, const float* (&in)[R]) {
     FASTGRU_UNROLL
@@ -76,17 +77,17 @@ struct TilePart {
   using Vs = Group<V, N>;
   static constexpr int kSize = N;
 
-  const Steps& a;
+  const UnitSteps& a;
   size_t row, strip;  // of the tile
 
   size_t row_of(int i) const { return row + static_cast<size_t>((First + i) / C); }
   size_t strip_of(int i) const { return strip + static_cast<size_t>((First + i) % C); }
   size_t unit_of(int i) const { return strip_of(i) * V::lanes; }  // within the share
   // Where vector i stands in an array of states.
-  size_t state_of(int i) const { return row_of(i) * a.state_stride + a.first_unit + unit_of(i); }
+  size_t state_of(int i) const { return row_of(i) * a.state.stride + a.units.first + unit_of(i); }
   FASTGRU_INLINE Vs input(int gate) const {
     return Vs::each([&](int i) FASTGRU_INLINE_LAMBDA {
-      return V::load(a.gates + row_of(i) * gates_stride(a.units) + gates_at<V>(strip_of(i)) +
+      return V::load(a.gates + row_of(i) * gates_stride(a.units.count) + gates_at<V>(strip_of(i)) +
                      gate * kPanel);
     });
   }
@@ -104,16 +105,17 @@ struct TilePart {
   // To the user's array: h, or what a trace records of it.
   FASTGRU_INLINE void output(const Vs& x, std::ptrdiff_t offset) const {
     FASTGRU_UNROLL
-    for (int i = 0; i < N; ++i) store_units(x.v[i], a.out[row_of(i)] + offset, unit_of(i), a.units);
+    for (int i = 0; i < N; ++i)
+      store_units(x.v[i], a.output.rows[row_of(i)] + offset, unit_of(i), a.units.count);
   }
   FASTGRU_INLINE void trace(const Vs& x, int gate, std::ptrdiff_t offset) const {
-    if (a.trace_stride != 0) output(x, offset + gate * a.trace_stride);
+    if (a.output.trace != 0) output(x, offset + gate * a.output.trace);
   }
 };
 
 // body(TilePart) for the Count vectors of a tile, cut into parts of about equal size.
 template <class V, int C, int G, int Count, int First, class Body>
-FASTGRU_INLINE void parts_from(const Steps& a, size_t row, size_t strip, Body body) {
+FASTGRU_INLINE void parts_from(const UnitSteps& a, size_t row, size_t strip, Body body) {
   constexpr int kParts = (Count - First + V::group - 1) / V::group;
   constexpr int kSize = (Count - First + kParts - 1) / kParts;
   body(TilePart<V, C, G, First, kSize>{a, row, strip});
@@ -122,8 +124,8 @@ FASTGRU_INLINE void parts_from(const Steps& a, size_t row, size_t strip, Body bo
 }
 // body(TilePart, Int<plain>)
 template <class V, int C, int G, int Count, class Body>
-FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t strip, Body body) {
-  is_default(a)
+FASTGRU_INLINE void for_each_part(const UnitSteps& a, size_t row, size_t strip, Body body) {
+  is_default(a.activations, a.output)
       ? parts_from<V, C, G, Count, 0>(
             a, row, strip, [&](auto part) FASTGRU_INLINE_LAMBDA { body(part, Int<1>()); })
       : parts_from<V, C, G, Count, 0>(
@@ -132,25 +134,25 @@ FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t strip, Body
 
 struct ResetAfterTile {
   static constexpr int gates = kGates;
-  static const float* bias(const Steps& a) { return a.bias; }
-  static const float* weights(const Steps& a) { return floats_of(a.matrix); }
-  static const Matrix& matrix(const Steps& a) { return a.matrix; }
-  static size_t reduction(const Steps& a) { return a.hidden; }
+  static const float* bias(const UnitSteps& a) { return a.weights.bias; }
+  static const float* weights(const UnitSteps& a) { return floats_of(a.weights.matrix); }
+  static const Matrix& matrix(const UnitSteps& a) { return a.weights.matrix; }
+  static size_t reduction(const UnitSteps& a) { return a.weights.reduction; }
   template <int R>
-  static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
-    rows_of(a.state, a.state_stride, row, in);
+  static FASTGRU_INLINE void inputs(const UnitSteps& a, size_t row, const float* (&in)[R]) {
+    rows_of(a.state.current, a.state.stride, row, in);
   }
   template <class V, int R, int C>
-  static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * gates>& acc) {
+  static FASTGRU_INLINE void finish(const UnitSteps& a, std::ptrdiff_t offset, size_t row,
+                                    size_t strip, const Accumulators<V, R * C * gates>& acc) {
     for_each_part<V, C, gates, R * C>(
         a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
           constexpr bool kDefault = decltype(plain)::value != 0;
           const auto u = reset_after_update<kDefault>(
-              a, [&](int gate) FASTGRU_INLINE_LAMBDA { return part.input(gate); },
+              a.activations, [&](int gate) FASTGRU_INLINE_LAMBDA { return part.input(gate); },
               part.recurrent(acc, 0), part.recurrent(acc, 1), part.recurrent(acc, 2),
-              part.state(a.state));
-          part.set_state(a.next, u.h);
+              part.state(a.state.current));
+          part.set_state(a.state.next, u.h);
           part.output(u.h, offset);
           if (!kDefault) {
             part.trace(u.r, 1, offset);
@@ -164,23 +166,23 @@ struct ResetAfterTile {
 // Reset before, first pass: r and z of every unit, before any candidate can be computed.
 struct ResetBeforeGates {
   static constexpr int gates = 2;
-  static const float* bias(const Steps& a) { return a.bias; }
-  static const float* weights(const Steps& a) { return floats_of(a.matrix); }
-  static const Matrix& matrix(const Steps& a) { return a.matrix; }
-  static size_t reduction(const Steps& a) { return a.hidden; }
+  static const float* bias(const UnitSteps& a) { return a.weights.bias; }
+  static const float* weights(const UnitSteps& a) { return floats_of(a.weights.matrix); }
+  static const Matrix& matrix(const UnitSteps& a) { return a.weights.matrix; }
+  static size_t reduction(const UnitSteps& a) { return a.weights.reduction; }
   template <int R>
-  static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
-    rows_of(a.state, a.state_stride, row, in);
+  static FASTGRU_INLINE void inputs(const UnitSteps& a, size_t row, const float* (&in)[R]) {
+    rows_of(a.state.current, a.state.stride, row, in);
   }
   template <class V, int R, int C>
-  static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * gates>& acc) {
+  static FASTGRU_INLINE void finish(const UnitSteps& a, std::ptrdiff_t offset, size_t row,
+                                    size_t strip, const Accumulators<V, R * C * gates>& acc) {
     for_each_part<V, C, gates, R * C>(
         a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
           constexpr bool kDefault = decltype(plain)::value != 0;
-          const auto r = gate<kDefault>(a, part.input(0) + part.recurrent(acc, 0));
-          const auto z = gate<kDefault>(a, part.input(1) + part.recurrent(acc, 1));
-          part.set_state(a.reset_state, r * part.state(a.state));
+          const auto r = gate<kDefault>(a.activations, part.input(0) + part.recurrent(acc, 0));
+          const auto z = gate<kDefault>(a.activations, part.input(1) + part.recurrent(acc, 1));
+          part.set_state(a.reset_state, r * part.state(a.state.current));
           part.set_state(a.update, z);
           if (!kDefault) {
             part.trace(r, 1, offset);
@@ -193,23 +195,23 @@ struct ResetBeforeGates {
 // Reset before, second pass: the candidate from r * h, and the new state.
 struct ResetBeforeCandidate {
   static constexpr int gates = 1;
-  static const float* bias(const Steps& a) { return a.bias + 2 * kPanel; }
-  static const float* weights(const Steps& a) { return floats_of(a.candidate_matrix); }
-  static const Matrix& matrix(const Steps& a) { return a.candidate_matrix; }
-  static size_t reduction(const Steps& a) { return a.hidden; }
+  static const float* bias(const UnitSteps& a) { return a.weights.bias + 2 * kPanel; }
+  static const float* weights(const UnitSteps& a) { return floats_of(a.weights.candidate); }
+  static const Matrix& matrix(const UnitSteps& a) { return a.weights.candidate; }
+  static size_t reduction(const UnitSteps& a) { return a.weights.reduction; }
   template <int R>
-  static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
-    rows_of(a.reset_state, a.state_stride, row, in);
+  static FASTGRU_INLINE void inputs(const UnitSteps& a, size_t row, const float* (&in)[R]) {
+    rows_of(a.reset_state, a.state.stride, row, in);
   }
   template <class V, int R, int C>
-  static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * gates>& acc) {
+  static FASTGRU_INLINE void finish(const UnitSteps& a, std::ptrdiff_t offset, size_t row,
+                                    size_t strip, const Accumulators<V, R * C * gates>& acc) {
     for_each_part<V, C, gates, R * C>(
         a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
           constexpr bool kDefault = decltype(plain)::value != 0;
-          const auto n = candidate<kDefault>(a, part.input(2) + part.recurrent(acc, 0));
-          const auto h = blend(part.state(a.update), part.state(a.state), n);
-          part.set_state(a.next, h);
+          const auto n = candidate<kDefault>(a.activations, part.input(2) + part.recurrent(acc, 0));
+          const auto h = blend(part.state(a.update), part.state(a.state.current), n);
+          part.set_state(a.state.next, h);
           part.output(h, offset);
           if (!kDefault) part.trace(n, 3, offset);
         });
@@ -269,7 +271,7 @@ struct WholeTile {
       const float* in[R];
       Tile::inputs(a, row, in);
       acc = product<V, R, C, gates>(Tile::bias(a), Tile::weights(a), in, Tile::reduction(a),
-                                    a.block_terms, strip);
+                                    a.weights.block_terms, strip);
     }
     Tile::template finish<V, R, C>(a, offset, row, strip, acc);
   }
@@ -316,7 +318,7 @@ void run_by_sum_blocks(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t of
     return weights + (panel_of<V>(of_strip) * reduction + k) * kTerm;
   };
   for (size_t k = 0, end; k < reduction; k = end) {
-    end = reduction - k < a.block_terms ? reduction : k + a.block_terms;
+    end = reduction - k < a.weights.block_terms ? reduction : k + a.weights.block_terms;
     const char* const next_weights = end < reduction ? term(strip, end) : term(next, 0);
     run_group<SumBlockTile<Tile>, V>(
         SumBlock<Args>{a, k, end, rows, strip, strips, {next_weights, (end - k) * kTerm}},
@@ -337,7 +339,7 @@ void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t strip, size_t 
   Tile::inputs(a, 0, in);
   const size_t reduction = Tile::reduction(a);
   for (size_t k = 0, end; k < reduction; k = end) {
-    end = reduction - k < a.block_terms ? reduction : k + a.block_terms;
+    end = reduction - k < a.weights.block_terms ? reduction : k + a.weights.block_terms;
     for (size_t half = strip; half < strip + 2; ++half) {
       const float *w[2], *bias[2];
       float* to[4];
@@ -416,22 +418,24 @@ FASTGRU_INLINE void for_each_operand_group(size_t all_rows, size_t units, Order 
 template <class V>
 void operand_input_product(const InputProduct& a) {
   for (size_t row = 0; row < a.rows; ++row)
-    a.product->prepare_input(a.x[row], a.reduction, a.operands, row);
+    a.multiplier.product->prepare_input(a.x[row], a.weights.reduction, a.multiplier.operands, row);
   const size_t stride = gates_stride(a.units);
   for_each_operand_group<V>(
       a.rows, a.units, Order::forwards,
       [&](size_t row, size_t rows, size_t strip, size_t strips) FASTGRU_INLINE_LAMBDA {
         float* const gates = a.out + row * stride + panel_of<V>(strip) * (kGates * kPanel);
-        a.product->multiply_input({a.matrix, a.bias, a.operands, kGates, a.reduction, a.block_terms,
-                                   row, rows, strip, strips, gates, stride});
+        a.multiplier.product->multiply_input(
+            {a.weights.matrix, a.weights.bias, a.multiplier.operands, kGates, a.weights.reduction,
+             a.weights.block_terms, row, rows, strip, strips, gates, stride});
       });
 }
 
 // Writes the recurrent products of a few rows and panels to a buffer, from which the tiles read
 // them.
 template <class Tile, class V>
-void operand_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
-  const auto multiply = a.fine_states ? a.product->multiply_input : a.product->multiply_state;
+void operand_pass(const UnitSteps& a, std::ptrdiff_t offset, Order order) {
+  const auto multiply = a.multiplier.fine_states ? a.multiplier.product->multiply_input
+                                                 : a.multiplier.product->multiply_state;
   // Many rows of one panel, or a tile's rows of several.
   static_assert(
       V::max_rows * (Tiling<V>::kStrips / Tiling<V>::kPanelStrips) <= PartialSums::kMostRows,
@@ -439,13 +443,14 @@ void operand_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
       "read: let kMostRows grow, or kStrips shrink");
   alignas(64) float sums[PartialSums::kMostRows * Tile::gates * kPanel];
   for_each_operand_group<V>(
-      a.rows, a.units, order,
+      a.rows, a.units.count, order,
       [&](size_t row, size_t rows, size_t strip, size_t strips) FASTGRU_INLINE_LAMBDA {
         const size_t panels = panel_of<V>(strip + strips - 1) - panel_of<V>(strip) + 1;
         const PartialSums partial_sums{sums, panels * (Tile::gates * kPanel), row,
                                        panel_of<V>(strip)};
-        multiply({Tile::matrix(a), Tile::bias(a), a.operands, Tile::gates, Tile::reduction(a),
-                  a.block_terms, row, rows, strip, strips, sums, partial_sums.stride});
+        multiply({Tile::matrix(a), Tile::bias(a), a.multiplier.operands, Tile::gates,
+                  Tile::reduction(a), a.weights.block_terms, row, rows, strip, strips, sums,
+                  partial_sums.stride});
         run_group<WholeTile<Tile>, V>(a, EvenParts(rows, V::max_rows), offset, row, strip, strips,
                                       &partial_sums);
       });
@@ -453,69 +458,74 @@ void operand_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
 
 template <class V>
 void input_product(const InputProduct& a) {
-  if (a.product->takes_operands) return operand_input_product<V>(a);
-  pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0, Order::forwards);
+  check(a);
+  if (a.multiplier.product->takes_operands) return operand_input_product<V>(a);
+  pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.weights.far), 0, Order::forwards);
 }
 
 // Makes operands of the states, multiplies them, and applies the gates to the products.
 template <class Tile, class V>
-FASTGRU_INLINE void operand_step(const Steps& a, const float* states, std::ptrdiff_t offset,
+FASTGRU_INLINE void operand_step(const UnitSteps& a, const float* states, std::ptrdiff_t offset,
                                  Order order) {
-  const auto prepare = a.fine_states ? a.product->prepare_fine_state : a.product->prepare_state;
+  const auto prepare = a.multiplier.fine_states ? a.multiplier.product->prepare_fine_state
+                                                : a.multiplier.product->prepare_state;
   for (size_t row = 0; row < a.rows; ++row)
-    prepare(states + row * a.state_stride, a.hidden, a.operands, row);
+    prepare(states + row * a.state.stride, a.weights.reduction, a.multiplier.operands, row);
   operand_pass<Tile, V>(a, offset, order);
 }
 
 // Returns when the threads with the layer's other units have come as far as this one.
-FASTGRU_INLINE void wait_for_shares(const Steps& a) {
-  if (a.wait_for_shares) a.wait_for_shares(a.barrier);
+FASTGRU_INLINE void wait_for_shares(const UnitSteps& a) {
+  if (a.others.wait) a.others.wait(a.others.barrier);
 }
 
 // Calls step(args, offset of this step's output, order) for each step, swapping the states between.
 template <class Step>
-FASTGRU_INLINE void for_each_step(Steps a, Step step) {
-  const size_t gates_step = a.rows * gates_stride(a.units);
+FASTGRU_INLINE void for_each_step(UnitSteps a, Step step) {
+  const size_t gates_step = a.rows * gates_stride(a.units.count);
   std::ptrdiff_t offset = 0;
   for (size_t s = 0; s < a.steps; ++s) {
     step(a, offset, (s % 2 == 0) != a.backwards ? Order::forwards : Order::backwards);
     wait_for_shares(a);  // before anyone reads `next`, and before anyone overwrites `state`
-    float* const swap = a.state;
-    a.state = a.next;
-    a.next = swap;
+    float* const swap = a.state.current;
+    a.state.current = a.state.next;
+    a.state.next = swap;
     a.gates += gates_step;
-    offset += a.out_step;
+    offset += a.output.step;
   }
 }
 
 template <class V>
-void steps_reset_after(const Steps& a) {
-  if (a.product->takes_operands)
+void steps_reset_after(const UnitSteps& a) {
+  check(a, true);
+  if (a.multiplier.product->takes_operands)
     return for_each_step(
-        a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-          operand_step<ResetAfterTile, V>(s, s.state, offset, order);
+        a, [&](const UnitSteps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+          operand_step<ResetAfterTile, V>(s, s.state.current, offset, order);
         });
-  const Tiling<V> tiling(a.rows, a.units, a.far);
-  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-    pass<ResetAfterTile>(s, a.input, tiling, offset, order);
-  });
+  const Tiling<V> tiling(a.rows, a.units.count, a.weights.far);
+  for_each_step(
+      a, [&](const UnitSteps& s, std::ptrdiff_t offset, Order order)
+             FASTGRU_INLINE_LAMBDA { pass<ResetAfterTile>(s, a.input, tiling, offset, order); });
 }
 
 template <class V>
-void steps_reset_before(const Steps& a) {
-  if (a.product->takes_operands)
+void steps_reset_before(const UnitSteps& a) {
+  check(a, false);
+  if (a.multiplier.product->takes_operands)
     return for_each_step(
-        a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-          operand_step<ResetBeforeGates, V>(s, s.state, offset, order);
+        a, [&](const UnitSteps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+          operand_step<ResetBeforeGates, V>(s, s.state.current, offset, order);
           wait_for_shares(a);  // before anyone reads r * h
           operand_step<ResetBeforeCandidate, V>(s, s.reset_state, offset, order);
         });
-  const Tiling<V> tiling(a.rows, a.units, a.far);
-  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-    pass<ResetBeforeGates>(s, a.input, tiling, offset, order);
-    wait_for_shares(a);  // before anyone reads r * h
-    pass<ResetBeforeCandidate>(s, nullptr, tiling, offset, order);
-  });
+  const Tiling<V> tiling(a.rows, a.units.count, a.weights.far);
+  for_each_step(a,
+                [&](const UnitSteps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+                  pass<ResetBeforeGates>(s, a.input, tiling, offset, order);
+                  wait_for_shares(a);  // before anyone reads r * h
+                  pass<ResetBeforeCandidate>(s, nullptr, tiling, offset, order);
+                });
 }
 
 }  // namespace

@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/contract.hpp"
 #include "kernels/inline.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
@@ -35,14 +35,14 @@ FASTGRU_NOINLINE void transpose(const float* __restrict from, std::size_t from_s
 }
 
 struct Float32Format {
-  static void encode(const UnitRows<const float>& from, const PanelGate& to) {
+  static void encode(const UnitRows& from, const PanelGate& to) {
     auto* const data = static_cast<float*>(to.data);
     const std::size_t stride = to.row_bytes / sizeof(float);
     for (std::size_t k = 0; from.units < kPanel && k < from.reduction; ++k)
       for (std::size_t lane = from.units; lane < kPanel; ++lane) data[k * stride + lane] = 0;
     transpose(from.weights, from.reduction, data, stride, from.units, from.reduction);
   }
-  static void decode(const PanelGate& from, const UnitRows<float>& to) {
+  static void decode(const PanelGate& from, const UnitRowsOut& to) {
     if (!to.weights) return;
     transpose(static_cast<const float*>(from.data), from.row_bytes / sizeof(float), to.weights,
               to.reduction, to.reduction, to.units);
@@ -69,7 +69,7 @@ FASTGRU_INLINE void for_each_element(void* data, std::size_t row_bytes, std::siz
 // The upper halves of floats, whose lower halves are zero. Note [bfloat16] in reduced.hpp.
 struct Bfloat16Format {
   static constexpr std::size_t terms = 2;
-  static void encode(const UnitRows<const float>& from, const PanelGate& to) {
+  static void encode(const UnitRows& from, const PanelGate& to) {
     for_each_element<terms, std::uint16_t>(
         to.data, to.row_bytes, from.units, from.reduction,
         [&](std::uint16_t& element, std::size_t at, std::size_t) FASTGRU_INLINE_LAMBDA {
@@ -78,7 +78,7 @@ struct Bfloat16Format {
           element = static_cast<std::uint16_t>(bits >> 16);
         });
   }
-  static void decode(const PanelGate& from, const UnitRows<float>& to) {
+  static void decode(const PanelGate& from, const UnitRowsOut& to) {
     if (!to.weights) return;
     for_each_element<terms, const std::uint16_t>(
         from.data, from.row_bytes, to.units, to.reduction,
@@ -93,7 +93,7 @@ struct Bfloat16Format {
 // in reduced.hpp.
 struct Int8Format {
   static constexpr std::size_t terms = 4;
-  static void encode(const UnitRows<const float>& from, const PanelGate& to) {
+  static void encode(const UnitRows& from, const PanelGate& to) {
     for (std::size_t lane = 0; lane < kPanel; ++lane) {
       to.scales[lane] = lane < from.units ? from.scales[lane] : 0;
       to.offsets[lane] = 0;
@@ -105,7 +105,7 @@ struct Int8Format {
           to.offsets[lane] -= 128 * element;
         });
   }
-  static void decode(const PanelGate& from, const UnitRows<float>& to) {
+  static void decode(const PanelGate& from, const UnitRowsOut& to) {
     for (std::size_t lane = 0; to.scales && lane < to.units; ++lane)
       to.scales[lane] = from.scales[lane];
     if (!to.weights) return;

@@ -20,8 +20,8 @@
 
 #include <cstddef>
 
+#include "kernels/contract.hpp"
 #include "kernels/inline.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {

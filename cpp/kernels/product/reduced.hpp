@@ -21,12 +21,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/check.hpp"
+#include "kernels/contract.hpp"
 #include "kernels/group.hpp"
 #include "kernels/inline.hpp"
 #include "kernels/product/format.hpp"
 #include "kernels/product/product.hpp"
 #include "kernels/product/tiling.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
@@ -283,6 +284,7 @@ struct Int8 {
 
 template <class V, class M, int Planes>
 void multiply(const ProductBlock& a) {
+  check(a);
   const EvenParts rows(a.rows, V::max_rows);
   const PartialSums partial_sums{a.sums, a.stride, a.first_row, panel_of<V>(a.first_strip)};
   const auto run = [&](auto gates) FASTGRU_INLINE_LAMBDA {

@@ -3,9 +3,9 @@
 
 #include <cstddef>
 
+#include "kernels/contract.hpp"
 #include "kernels/inline.hpp"
 #include "kernels/product/product.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {

@@ -1,9 +1,10 @@
-// The contract between the engine and the kernels of one ISA: argument structs and the table of
-// functions that an ISA file exports. Default data only: this header is compiled with every ISA's
-// flags, so it may not define a function or instantiate a template.
+// The contract between the engine and the kernels of one ISA: argument structs, in small parts, and
+// the table of functions that an ISA file exports. Plain data only: this header is compiled with
+// every ISA's flags, so it defines no function that could leave a symbol. kernels/check.hpp asserts
+// what is said here.
 //
-// Letters: K reduction (I or H), P panels = ceil(H / kPanel), rows = sequences in the call.
-// Note [Gate order]: r, z, n everywhere; only pack.cpp may reorder.
+// Letters: K reduction (I or H), P panels = ceil(units / kPanel), G gates of a matrix, rows =
+// sequences in the call. Note [Gate order]: r, z, n everywhere; only pack.cpp may reorder.
 #pragma once
 
 #include <cstddef>
@@ -44,13 +45,18 @@ struct PanelGate {
   float* scales;          // [kPanel], or null
   std::int32_t* offsets;  // [kPanel], or null
 };
-// The same weights as a user has them.
-template <class Float>
+// The same weights as a user has them, to read and to write.
 struct UnitRows {
-  Float* weights;         // [units][reduction], or null
-  Float* scales;          // [units], or null
+  const float* weights;   // [units][reduction]
+  const float* scales;    // [units], or null
   std::size_t units;      // 1 to kPanel
   std::size_t reduction;  // K
+};
+struct UnitRowsOut {
+  float* weights;  // or null
+  float* scales;   // or null
+  std::size_t units;
+  std::size_t reduction;
 };
 
 // How a precision writes a matrix. The same for every ISA, since all read the same weights.
@@ -60,9 +66,9 @@ struct Format {
   bool has_scales;            // a matrix has scales and offsets
   std::size_t most_terms;     // the largest K
   // Writes all of `to`: zeros for units and terms that do not exist.
-  void (*encode)(const UnitRows<const float>& from, const PanelGate& to);
+  void (*encode)(const UnitRows& from, const PanelGate& to);
   // The inverse, to the bit; what is null is left out.
-  void (*decode)(const PanelGate& from, const UnitRows<float>& to);
+  void (*decode)(const PanelGate& from, const UnitRowsOut& to);
 };
 
 // ---- products ----
@@ -110,62 +116,105 @@ struct Product {
   void (*multiply_state)(const ProductBlock&);
 };
 
+// ---- parts that argument structs are made of ----
+
 // Kernels see a share of a layer's units: all of them, or a run of whole panels where threads share
-// a layer. weights, bias and gates are the share's own; P = ceil(units / kPanel).
+// a layer. Weights and gates are the share's own; P = ceil(units / kPanel).
+
+// The weights of a layer's input product, or of its recurrent products.
+struct Weights {
+  Matrix matrix;            // G = kGates; recurrent, reset before: G = 2 (r, z)
+  Matrix candidate;         // recurrent, reset before: G = 1 (n); else empty
+  const float* bias;        // [P][kGates][kPanel], 64-byte aligned
+  std::size_t reduction;    // K of both matrices
+  std::size_t block_terms;  // terms of a sum block, see Note [Same bits]
+  bool far;                 // they come from far away: Plan in plan.hpp
+};
+
+// What multiplies the weights.
+struct Multiplier {
+  const Product* product;
+  Operands operands;  // room for all rows, where the product takes operands
+  bool fine_states;   // states are multiplied as inputs are: Note [int8]
+};
+
+// The states of a layer, of all its units: [rows][stride].
+struct State {
+  float* current;  // h_{t-1}
+  float* next;     // h_t; the two swap after each step
+  std::size_t stride;
+};
+
+// Where a share's part of h goes.
+struct Output {
+  float* const* rows;    // [rows], of the first step
+  std::ptrdiff_t step;   // floats from one step's h to the next one's
+  std::ptrdiff_t trace;  // 0, or: r, z, n go to rows + 1, 2, 3 times this
+};
+
+// The units of a share.
+struct Units {
+  std::size_t first;   // a multiple of kPanel
+  std::size_t count;   // a multiple of kPanel, or all from `first` on
+  std::size_t hidden;  // H: the layer's
+};
+
+struct Activations {
+  Activation candidate;
+  RecurrentActivation gates;
+};
+
+// The threads that compute a layer's other units.
+struct OtherShares {
+  // Called when this thread has written all that they read; returns when that is true of each of
+  // them. Null where one thread has all units.
+  void (*wait)(void* barrier);
+  void* barrier;
+};
+
+// ---- what the functions of a table are called with ----
 
 // out = x W^T + bias for many rows: the input product of a block of time steps.
 struct InputProduct {
-  Matrix matrix;          // G = kGates
-  const float* bias;      // [P][kGates][kPanel], 64-byte aligned
+  Weights weights;
+  Multiplier multiplier;  // operands: [rows]
   const float* const* x;  // [rows] pointers to [K]
   float* out;             // [rows][P][kGates][kPanel], 64-byte aligned
   std::size_t rows;
-  std::size_t reduction;    // K
-  std::size_t block_terms;  // terms of a sum block, see Note [Same bits]
   std::size_t units;
-  bool far;  // the weights come from far away: Plan in plan.hpp
-  const Product* product;
-  Operands operands;  // [rows], where the product takes them
 };
 
-// `steps` time steps of one layer in one direction for `rows` sequences.
-struct Steps {
-  Matrix matrix;            // reset after: G = kGates; before: G = 2 (r, z)
-  Matrix candidate_matrix;  // reset before: G = 1 (n); reset after: unused
-  const float* bias;        // [P][kGates][kPanel]: the recurrent biases
-  float* gates;             // [steps][rows][P][kGates][kPanel]: the input product; rows_*: scratch,
-                            // (K + 5 H) * 2 kPanel floats
-  float* state;             // [rows][state_stride]: h_{t-1} of all H units
-  float* next;              // [rows][state_stride]: h_t; the two swap after each step;
-                            // rows_*: may be `state`
-  float* reset_state;       // [rows][state_stride]: r * h; reset before only
-  float* update;            // [rows][state_stride]: z; reset before only
-  std::size_t state_stride;     // floats, a multiple of kPanel, >= H rounded up to kPanel;
-                                // rows_*: >= H
-  float* const* out;            // [rows] where the share's part of h of the first step goes
-  std::ptrdiff_t out_step;      // floats from one step's h to the next one's
-  std::ptrdiff_t trace_stride;  // 0, or: r, z, n go to out + 1, 2, 3 times this
-  std::size_t first_unit;       // of the share, a multiple of kPanel
-  std::size_t units;            // of the share
-  std::size_t hidden;           // H
+// `steps` time steps of one layer in one direction for `rows` sequences, with units in the lanes.
+struct UnitSteps {
+  Weights weights;
+  Multiplier multiplier;  // operands: [rows]
+  float* gates;           // [steps][rows][P][kGates][kPanel], 64-byte aligned: the input product
+  // Null: `gates` holds the input product. Else, for a single step whose product takes no operands:
+  // it is computed on the way; its `out` is `gates`.
+  const InputProduct* input;
+  State state;         // 64-byte aligned; the stride is a multiple of kPanel, >= H
+  float* reset_state;  // [rows][state.stride]: r * h; reset before only
+  float* update;       // [rows][state.stride]: z; reset before only
+  Output output;
+  Units units;
+  Activations activations;
+  OtherShares others;
   std::size_t rows;
   std::size_t steps;
-  std::size_t block_terms;  // terms of a sum block, see Note [Same bits]
-  bool far;                 // the weights come from far away: Plan in plan.hpp
-  bool backwards;           // the first step begins with the last weights: Note [There and back]
-  Activation activation;
-  RecurrentActivation recurrent_activation;
-  // Null: `gates` holds the input product. Else it is computed on the way, x: [steps][rows]; its
-  // `out` is `gates`, for one step. steps_* do so for a single step only.
-  const InputProduct* input;
-  const Product* product;
-  Operands operands;  // [rows], where the product takes them
-  bool fine_states;   // see Note [int8]
-  // Where other threads compute the layer's other units: wait_for_shares(barrier) is called when
-  // this thread has written all that they read, and returns when that is true of each of them.
-  // Null where one thread has all units.
-  void (*wait_for_shares)(void* barrier);
-  void* barrier;
+  bool backwards;  // the first step begins with the last weights: Note [There and back]
+};
+
+// The same with rows in the lanes: for narrow layers and many rows, in float32 and by one thread.
+struct RowSteps {
+  Weights weights;
+  const InputProduct* input;  // computed on the way: x is [steps][rows]; its `out` is unused
+  float* scratch;             // [(K + 5 H) * 2 * kPanel] floats, 64-byte aligned; K the input's
+  State state;                // the stride is >= H; `next` may be `current`
+  Output output;              // no trace
+  Activations activations;
+  std::size_t hidden;  // H
+  std::size_t rows;
+  std::size_t steps;
 };
 
 // What `activate` can do to an element.
@@ -175,11 +224,10 @@ struct KernelTable {
   const char* name;
   std::size_t lanes;  // floats per vector
   void (*input_product)(const InputProduct&);
-  void (*steps_reset_after)(const Steps&);
-  void (*steps_reset_before)(const Steps&);
-  // The same with rows in the lanes instead of units: for narrow layers and many rows.
-  void (*rows_reset_after)(const Steps&);
-  void (*rows_reset_before)(const Steps&);
+  void (*steps_reset_after)(const UnitSteps&);
+  void (*steps_reset_before)(const UnitSteps&);
+  void (*rows_reset_after)(const RowSteps&);
+  void (*rows_reset_before)(const RowSteps&);
   // Element by element, for what surrounds a GRU; x and y: [n], n a multiple of kPanel; y may be x.
   void (*activate)(Pointwise, const float* x, float* y, std::size_t n);
   // y = exp(x - maximum), where no x is above it.
