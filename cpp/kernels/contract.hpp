@@ -24,8 +24,14 @@ enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_02 };
 
 // What weights are stored in and multiplied as. Only products are in it: gates, biases and states
 // are float32.
-enum class Precision { float32, bfloat16, int8 };
-constexpr std::size_t kPrecisions = 3;
+enum class Precision {
+#define FASTGRU_PRECISION(name) name,
+#include "kernels/levels.inc"
+};
+constexpr std::size_t kPrecisions = 0
+#define FASTGRU_PRECISION(name) +1
+#include "kernels/levels.inc"
+    ;
 
 // ---- a matrix, and how a precision writes it ----
 
@@ -97,10 +103,18 @@ struct ProductBlock {
   std::size_t stride;
 };
 
+// How a product sums its terms, which decides where its bits are those of another product.
+enum class Sums {
+  exact,   // integers, whatever their order
+  chains,  // sum blocks of fused multiply-adds, as Note [Same bits] says
+  own      // in an order or with roundings of its own: its bits are nobody else's
+};
+
 // How one ISA multiplies in one precision. For vectors of one length: that of the kernels which use
 // them.
 struct Product {
   const char* name;
+  Sums sums;
   Format format;
   // Whether rows are made operands and multiplied by the functions below, which are null otherwise:
   // then the tiles of float32 multiply rows as they are, on their way to the gates.
@@ -114,6 +128,10 @@ struct Product {
                              std::size_t index);
   void (*multiply_input)(const ProductBlock&);
   void (*multiply_state)(const ProductBlock&);
+  // Each thread of a call that may use the product enters it once before, and leaves it after its
+  // last use (to configure tiles, say). Null where there is nothing to do.
+  void (*enter)();
+  void (*leave)();
 };
 
 // ---- parts that argument structs are made of ----
@@ -223,6 +241,9 @@ enum class Pointwise { sigmoid, tanh, relu, hard_sigmoid, hard_sigmoid_02 };
 struct KernelTable {
   const char* name;
   std::size_t lanes;  // floats per vector
+  // Whether a multiply-add rounds once: all levels that do so have the same bits, where sums are
+  // not a product's own.
+  bool fuses;
   void (*input_product)(const InputProduct&);
   void (*steps_reset_after)(const UnitSteps&);
   void (*steps_reset_before)(const UnitSteps&);
@@ -236,12 +257,10 @@ struct KernelTable {
   Product products[kPrecisions];
 };
 
-// One symbol per ISA file.
-const KernelTable* portable_kernels();
-const KernelTable* avx2_kernels();
-const KernelTable* avx512_kernels();
-// For the vectors of avx512.
-const Product* avx512_bf16_kernels();
-const Product* avx512_vnni_kernels();
+// The one symbol of each ISA file.
+#define FASTGRU_LEVEL(name, preference, runs) const KernelTable* name##_kernels();
+#define FASTGRU_PRODUCT(name, level, precision, preference, min_rows, runs) \
+  const Product* name##_kernels();
+#include "kernels/levels.inc"
 
 }  // namespace fastgru

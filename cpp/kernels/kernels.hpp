@@ -41,17 +41,19 @@ void exponentials(const float* x, float maximum, float* y, size_t n) {
 
 template <class V>
 constexpr KernelTable kernels(const char* name) {
-  return {
-      name,
-      V::lanes,
-      input_product<V>,
-      steps_reset_after<V>,
-      steps_reset_before<V>,
-      rows_reset_after<V>,
-      rows_reset_before<V>,
-      activate<V>,
-      exponentials<V>,
-      {float32_product(name), bfloat16_product<V, Bfloat16<V>>(name), int8_product<V, Dot>(name)}};
+  return {name,
+          V::lanes,
+          V::fuses,
+          input_product<V>,
+          steps_reset_after<V>,
+          steps_reset_before<V>,
+          rows_reset_after<V>,
+          rows_reset_before<V>,
+          activate<V>,
+          exponentials<V>,
+          {float32_product<V>(name),
+           bfloat16_product<V, Bfloat16<V>>(name, V::fuses ? Sums::chains : Sums::own),
+           int8_product<V, Dot>(name)}};
 }
 
 }  // namespace

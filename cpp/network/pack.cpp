@@ -7,8 +7,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/dispatch.hpp"
-
 namespace fastgru {
 namespace {
 
@@ -66,7 +64,7 @@ void carve(PackedGru& gru, Carver& carver) {
   for (std::size_t i = 0; i < gru.layers.size(); ++i) {
     PackedLayer& layer = gru.layers[i];
     const auto matrix = [&](PackedMatrix& to, std::size_t gates, std::size_t reduction) {
-      carve_matrix(to, carver, layer.product->format, sizes.panels(), gates, reduction);
+      carve_matrix(to, carver, layer.format(), sizes.panels(), gates, reduction);
     };
     // Recurrent weights first: they are read every step, and neighbours share huge pages.
     matrix(layer.recurrent, sizes.reset_after ? kGates : kGates - 1, sizes.hidden_size);
@@ -94,11 +92,11 @@ PackedGru pack(const GruSpec& spec, const KernelTable* kernels) {
   for (std::size_t i = 0; i < gru.layers.size(); ++i) {
     PackedLayer& layer = gru.layers[i];
     layer.precision = spec.layers[i].precision;
-    layer.product = choose_product(*kernels, layer.precision);
+    layer.products = choose_products(runnable_products(*kernels, layer.precision));
     layer.fine_states = kUnitsPerInput * spec.sizes.input_size <= spec.sizes.hidden_size;
     const std::size_t terms =
         std::max(spec.sizes.hidden_size, spec.sizes.layer_input(i / spec.sizes.num_directions));
-    const std::size_t most = layer.product->format.most_terms;
+    const std::size_t most = layer.format().most_terms;
     if (terms > most)
       throw std::invalid_argument(std::string(name_of(layer.precision)) +
                                   ": a layer may have at most " + std::to_string(most) +
@@ -113,7 +111,7 @@ PackedGru pack(const GruSpec& spec, const KernelTable* kernels) {
   for (std::size_t i = 0; i < gru.layers.size(); ++i) {
     const PackedLayer& to = gru.layers[i];
     const LayerTensors& from = spec.layers[i];
-    const Format& format = to.product->format;
+    const Format& format = to.format();
     for_each_matrix(
         spec.sizes, i / spec.sizes.num_directions, to,
         [&](const PackedMatrix& matrix, std::size_t reduction, std::size_t first_gate, bool input) {
@@ -139,7 +137,7 @@ PackedGru pack(const GruSpec& spec, const KernelTable* kernels) {
 
 void unpack(const PackedGru& gru, std::size_t index, const UnpackedLayer& to) {
   const PackedLayer& from = gru.layers[index];
-  const Format& format = from.product->format;
+  const Format& format = from.format();
   const std::size_t hidden = gru.sizes.hidden_size;
   for_each_matrix(
       gru.sizes, index / gru.sizes.num_directions, from,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/dispatch.hpp"
 #include "network/spec.hpp"
 #include "system/buffer.hpp"
 
@@ -28,7 +29,7 @@ struct PackedMatrix {
 
 // All 64-byte aligned. Padding units and terms hold zeros throughout.
 struct PackedLayer {
-  const Product* product = nullptr;
+  std::vector<ProductChoice> products;  // not empty, best first: choose_products()
   Precision precision = Precision::float32;
   bool fine_states = false;         // Note [int8]
   PackedMatrix input;               // r, z, n
@@ -36,6 +37,10 @@ struct PackedLayer {
   PackedMatrix candidate;           // reset before: n; after: empty
   float* input_bias = nullptr;      // [P][kGates][kPanel]
   float* recurrent_bias = nullptr;  // [P][kGates][kPanel]
+
+  // What all its products have in common.
+  const Format& format() const { return products.front().product->format; }
+  bool takes_operands() const { return products.front().product->takes_operands; }
 };
 
 struct PackedGru {

@@ -10,12 +10,6 @@
 
 namespace fastgru {
 
-constexpr const char* name_of(Precision precision) {
-  return precision == Precision::int8       ? "int8"
-         : precision == Precision::bfloat16 ? "bfloat16"
-                                            : "float32";
-}
-
 // One layer in one direction, PyTorch's layout. K is the layer's input size.
 // bfloat16: weights have bfloat16's values. int8: they are integers in -127..127, and `scale_*`
 // what each row is multiplied by.

@@ -29,8 +29,10 @@ constexpr Named<RecurrentActivation> kRecurrentActivations[] = {
     {"sigmoid", RecurrentActivation::sigmoid},
     {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
     {"hard_sigmoid_02", RecurrentActivation::hard_sigmoid_02}};
-constexpr Named<Precision> kPrecisionNames[] = {
-    {"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}};
+constexpr Named<Precision> kPrecisionsByName[] = {
+#define FASTGRU_PRECISION(name) {#name, Precision::name},
+#include "kernels/levels.inc"
+};
 
 // The four tensors of every layer and direction, in the flat order of GRU's constructor.
 // visit(name, index of the layer and direction, member, shape)
@@ -93,7 +95,7 @@ Gru make_gru(const std::vector<py::array>& tensors, const std::vector<py::array>
                           std::to_string(precisions.size()));
   std::vector<Precision> parsed;
   for (const std::string& name : precisions)
-    parsed.push_back(from_name(kPrecisionNames, "precision", name));
+    parsed.push_back(from_name(kPrecisionsByName, "precision", name));
   for (std::size_t i = 0; i < spec.layers.size(); ++i)
     spec.layers[i].precision = parsed[i / sizes.num_directions];
   auto next = tensors.begin(), end = tensors.end();
@@ -140,7 +142,7 @@ std::vector<std::string> gru_kernels(const Gru& gru) {
   std::vector<std::string> names;
   const PackedGru& packed = *gru.packed;
   for (std::size_t i = 0; i < packed.layers.size(); i += packed.sizes.num_directions)
-    names.emplace_back(packed.layers[i].product->name);
+    names.push_back(names_of(packed.layers[i].products));
   return names;
 }
 
@@ -239,9 +241,27 @@ void raise(const char* name, const std::exception& e) {
 std::map<std::string, std::string> default_kernels() {
   const KernelTable& level = *choose_kernels("");
   std::map<std::string, std::string> names;
-  for (const auto& [name, precision] : kPrecisionNames)
-    names[name] = choose_product(level, precision)->name;
+  for (const auto& [name, precision] : kPrecisionsByName)
+    names[name] = names_of(choose_products(runnable_products(level, precision)));
   return names;
+}
+
+// Every product that this build has: kernels/levels.inc.
+py::list list_products() {
+  constexpr const char* kSums[] = {"exact", "chains", "own"};
+  py::list products;
+  for (const ListedProduct& listed : listed_products()) {
+    py::dict d;
+    d["name"] = listed.name;
+    d["level"] = listed.level;
+    d["precision"] = name_of(listed.precision);
+    d["preference"] = listed.preference;
+    d["min_rows"] = listed.min_rows;
+    d["sums"] =
+        listed.product ? py::cast(kSums[static_cast<int>(listed.product->sums)]) : py::none();
+    products.append(d);
+  }
+  return products;
 }
 
 std::size_t checked_threads(py::ssize_t n) {
@@ -291,6 +311,7 @@ PYBIND11_MODULE(_core, m) {
   });
   m.def("default_isa", [] { return choose_kernels("")->name; });
   m.def("default_kernels", &default_kernels);
+  m.def("products", &list_products);
   m.def(
       "set_num_threads", [](py::ssize_t n) { set_default_num_threads(checked_threads(n)); },
       py::arg("n"));

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/dispatch.hpp"
 #include "system/float_mode.hpp"
 
 namespace fastgru {
@@ -147,8 +148,7 @@ void linear(const PackedLinear& layer, const float* x, float* y, std::size_t row
   InputProduct product{};
   product.weights.matrix = {layer.weights, kPanelOutputs * layer.inputs * sizeof(float), nullptr,
                             nullptr};
-  product.multiplier.product =
-      &layer.kernels->products[static_cast<std::size_t>(Precision::float32)];
+  product.multiplier.product = &own_product(*layer.kernels, Precision::float32);
   product.weights.bias = layer.bias;
   product.x = x_rows;
   product.out = products;

@@ -66,7 +66,7 @@ struct Workspace {
 std::size_t longest_operand(const PackedGru& gru, const Call& call) {
   std::size_t bytes = 0;
   for (std::size_t l = call.first_layer; l < call.end_layer; ++l)
-    if (gru.layers[l * gru.sizes.num_directions].product->takes_operands)
+    if (gru.layers[l * gru.sizes.num_directions].takes_operands())
       bytes = std::max(
           {bytes, operand_stride(gru.sizes.layer_input(l)), operand_stride(gru.sizes.hidden_size)});
   return bytes;
@@ -217,18 +217,21 @@ class RowBlock {
 
     const std::size_t H = sizes_.hidden_size;
     const std::size_t first = share_.units.begin, panel = first / kPanel;  // whole panels
-    const Multiplier multiplier{packed.product, scratch_.operands, packed.fine_states};
-    const InputProduct input_product{{packed.input.from_panel(panel),
-                                      {},
-                                      packed.input_bias + first * kGates,
-                                      sizes_.layer_input(layer),
-                                      sum_block_terms(H),
-                                      plan_.far_input},
-                                     multiplier,
-                                     scratch_.x_rows,
-                                     scratch_.gates,
-                                     steps * rows,
-                                     share_.units.size()};
+    const auto multiplier_of = [&](std::size_t n) {
+      return Multiplier{product_for(packed.products, n), scratch_.operands, packed.fine_states};
+    };
+    InputProduct product{};
+    product.weights.matrix = packed.input.from_panel(panel);
+    product.weights.bias = packed.input_bias + first * kGates;
+    product.weights.reduction = sizes_.layer_input(layer);
+    product.weights.block_terms = sum_block_terms(H);
+    product.weights.far = plan_.far_input;
+    product.multiplier = multiplier_of(steps * rows);
+    product.x = scratch_.x_rows;
+    product.out = scratch_.gates;
+    product.rows = steps * rows;
+    product.units = share_.units.size();
+
     const Weights recurrent{packed.recurrent.from_panel(panel),
                             packed.candidate.from_panel(panel),
                             packed.recurrent_bias + first * kGates,
@@ -241,31 +244,40 @@ class RowBlock {
                     call_.trace_stride};
     const Activations activations{sizes_.activation, sizes_.recurrent_activation};
     const KernelTable& kernels = *gru_.kernels;
-    if (in_lanes(packed, rows))
-      return (sizes_.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(
-          {recurrent, &input_product, scratch_.gates, states, to, activations, H, rows, steps});
-
-    const bool fused = plan_.fused && !packed.product->takes_operands;
-    if (!fused) kernels.input_product(input_product);
-    OtherShares others{};
+    if (in_lanes(packed, rows)) {
+      RowSteps args{};
+      args.weights = recurrent;
+      args.input = &product;
+      args.scratch = scratch_.gates;
+      args.state = states;
+      args.output = to;
+      args.activations = activations;
+      args.hidden = H;
+      args.rows = rows;
+      args.steps = steps;
+      return (sizes_.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(args);
+    }
+    UnitSteps args{};
+    args.weights = recurrent;
+    args.multiplier = multiplier_of(rows);
+    args.gates = scratch_.gates;
+    if (plan_.fused && !packed.takes_operands())
+      args.input = &product;
+    else
+      kernels.input_product(product);
+    args.state = states;
+    args.reset_state = scratch_.reset_state;
+    args.update = scratch_.update;
+    args.output = to;
+    args.units = {first, share_.units.size(), H};
+    args.activations = activations;
     if (share_.unit_barrier.count() > 1)
-      others = {[](void* barrier) { static_cast<Barrier*>(barrier)->wait(); },
-                &share_.unit_barrier};
-    (sizes_.reset_after ? kernels.steps_reset_after
-                        : kernels.steps_reset_before)({recurrent,
-                                                       multiplier,
-                                                       scratch_.gates,
-                                                       fused ? &input_product : nullptr,
-                                                       states,
-                                                       scratch_.reset_state,
-                                                       scratch_.update,
-                                                       to,
-                                                       {first, share_.units.size(), H},
-                                                       activations,
-                                                       others,
-                                                       rows,
-                                                       steps,
-                                                       backwards_ != (step % 2 == 1)});
+      args.others = {[](void* barrier) { static_cast<Barrier*>(barrier)->wait(); },
+                     &share_.unit_barrier};
+    args.rows = rows;
+    args.steps = steps;
+    args.backwards = backwards_ != (step % 2 == 1);
+    (sizes_.reset_after ? kernels.steps_reset_after : kernels.steps_reset_before)(args);
   }
 
   // See Note [Rows, steps and time].
@@ -275,9 +287,9 @@ class RowBlock {
 
   // Whether `rows` rows of a layer go through it in the lanes.
   bool in_lanes(const PackedLayer& layer, std::size_t rows) const {
-    return !layer.product->takes_operands && (plan_.rows_in_lanes == RowsInLanes::always ||
-                                              (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
-                                               rows_fit_lanes(sizes_, gru_.kernels->lanes, rows)));
+    return !layer.takes_operands() && (plan_.rows_in_lanes == RowsInLanes::always ||
+                                       (plan_.rows_in_lanes == RowsInLanes::where_they_fit &&
+                                        rows_fit_lanes(sizes_, gru_.kernels->lanes, rows)));
   }
 
   // Kernels with rows in the lanes read a state when they begin and write it when they end, and
@@ -371,8 +383,50 @@ class RowBlock {
   const bool in_place_;
 };
 
+// Enters what may multiply in a call of so many rows for the calling thread, and leaves it again.
+class EnteredProducts {
+ public:
+  EnteredProducts(const PackedGru& gru, const Call& call, std::size_t rows)
+      : gru_(gru), call_(call), rows_(rows) {
+    for_each([](const Product& product) {
+      if (product.enter) product.enter();
+    });
+  }
+  ~EnteredProducts() {
+    for_each([](const Product& product) {
+      if (product.leave) product.leave();
+    });
+  }
+  EnteredProducts(const EnteredProducts&) = delete;
+  EnteredProducts& operator=(const EnteredProducts&) = delete;
+
+ private:
+  // Each product once, whatever the layers that use it.
+  template <class Visit>
+  void for_each(Visit visit) const {
+    const std::size_t D = gru_.sizes.num_directions;
+    const std::size_t begin = call_.first_layer * D, end = call_.end_layer * D;
+    const auto used_before = [&](const Product* product, std::size_t layer) {
+      for (std::size_t i = begin; i < layer; ++i)
+        for (const ProductChoice& choice : gru_.layers[i].products)
+          if (choice.product == product) return true;
+      return false;
+    };
+    for (std::size_t i = begin; i < end; ++i)
+      for (const ProductChoice& choice : gru_.layers[i].products)
+        if ((choice.product->enter || choice.product->leave) && choice.min_rows <= rows_ &&
+            !used_before(choice.product, i))
+          visit(*choice.product);
+  }
+
+  const PackedGru& gru_;
+  const Call& call_;
+  const std::size_t rows_;
+};
+
 void run_share(const Job& job, Share& share) {
   const FlushDenormals flush;
+  const EnteredProducts entered(job.gru, job.call, job.plan.time_block * job.plan.row_block);
   for (std::size_t row = share.rows.begin; row < share.rows.end; row += job.plan.row_block) {
     RowBlock block(job, share, row, std::min(job.plan.row_block, share.rows.end - row));
     if (job.gru.sizes.num_directions == 1) {

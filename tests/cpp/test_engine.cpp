@@ -2,6 +2,7 @@
 // and UndefinedBehaviorSanitizer (not ThreadSanitizer: libgomp is not built for it). Arrays are
 // exact-size heap allocations, so reading or writing one float beyond a user's array is caught.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -299,7 +300,7 @@ void test_gru(const GruSizes& sizes, std::size_t T, std::size_t B, bool ragged) 
     results.emplace_back(kernels, got);
   }
   for (const auto& [kernels, result] : results)
-    if (std::string(kernels->name) != "portable")
+    if (kernels->fuses)
       check(result == results.front().second, describe(sizes, c, kernels->name) + ": ISAs agree");
 }
 
@@ -480,15 +481,14 @@ void test_reduced(const GruSizes& sizes, Precision precision, std::size_t T, std
   for (const KernelTable* kernels : runnable()) {
     PackedGru packed = pack(reduced.gru.spec, kernels);
     const auto choices = runnable_products(*kernels, precision);
-    check(packed.layers[0].product == choices.front(), "the best kernels are chosen");
-    for (const Product* choice : choices) {
-      for (PackedLayer& layer : packed.layers) layer.product = choice;
+    check(packed.layers[0].products.front().product == choices.front().product,
+          "the best kernels are chosen");
+    for (const auto& [choice, preference, min_rows] : choices) {
+      for (PackedLayer& layer : packed.layers) layer.products = {{choice, preference, 1}};
       const std::string name =
           describe(sizes, c, choice->name) + (precision == Precision::int8 ? " int8" : " bfloat16");
       const Result got = check_reduced(packed, c, expected, name);
-      const bool other_sums =
-          std::string(kernels->name) == "portable" || std::string(choice->name) == "avx512_bf16";
-      if (!other_sums) results.emplace_back(name, got);
+      if (kernels->fuses && choice->sums != Sums::own) results.emplace_back(name, got);
     }
     for (std::size_t i = 0; i < packed.layers.size(); ++i) {
       const std::string name = describe(sizes, c, kernels->name);
@@ -521,7 +521,8 @@ void test_formats() {
         for (float& w : weights) w = static_cast<float>(integer(generator));
         std::vector<char> first;
         for (const KernelTable* kernels : runnable())
-          for (const Product* product : runnable_products(*kernels, precision)) {
+          for (const ProductChoice& listed : runnable_products(*kernels, precision)) {
+            const Product* product = listed.product;
             const std::string name = std::string(product->name) + " " + name_of(precision);
             const Format& format = product->format;
             constexpr std::size_t G = 2;  // gates, of which the second is written
@@ -590,7 +591,8 @@ void test_exact_sums() {
       }
       input[0] = 32512.0f;
       const Matrix matrix = packed.layers[0].input.from_panel(0);
-      for (const Product* choice : runnable_products(*kernels, Precision::int8))
+      for (const ProductChoice& listed : runnable_products(*kernels, Precision::int8)) {
+        const Product* choice = listed.product;
         for (const auto& [prepare, multiply, is_state, most] :
              {std::tuple(choice->prepare_state, choice->multiply_state, true, 127),
               std::tuple(choice->prepare_fine_state, choice->multiply_input, true, 32512),
@@ -614,6 +616,145 @@ void test_exact_sums() {
               }
           }
         }
+      }
+    }
+  }
+}
+
+// ---- products that are chosen by the number of rows, and entered ----
+
+// A product that stands before another one and does what it does, but counts. Its functions are
+// plain ones, as a table wants them, so what they count in is global; atomic, since threads call
+// them.
+struct Fake {
+  const Product* behind = nullptr;
+  std::atomic<int> entered{0}, left{0}, prepared{0}, multiplied{0}, outside{0}, twice{0};
+  void reset() { entered = left = prepared = multiplied = outside = twice = 0; }
+};
+Fake fake;
+thread_local bool inside_fake = false;
+
+void enter_fake() {
+  ++fake.entered;
+  if (inside_fake) ++fake.twice;
+  inside_fake = true;
+}
+void leave_fake() {
+  ++fake.left;
+  if (!inside_fake) ++fake.outside;
+  inside_fake = false;
+}
+template <auto Function>
+void prepare_fake(const float* row, std::size_t reduction, const Operands& to, std::size_t index) {
+  ++fake.prepared;
+  if (!inside_fake) ++fake.outside;
+  (fake.behind->*Function)(row, reduction, to, index);
+}
+template <auto Function>
+void multiply_fake(const ProductBlock& block) {
+  ++fake.multiplied;
+  if (!inside_fake) ++fake.outside;
+  (fake.behind->*Function)(block);
+}
+Product fake_before(const Product& behind) {
+  fake.behind = &behind;
+  Product product = behind;
+  product.name = "fake";
+  product.prepare_input = prepare_fake<&Product::prepare_input>;
+  product.prepare_state = prepare_fake<&Product::prepare_state>;
+  product.prepare_fine_state = prepare_fake<&Product::prepare_fine_state>;
+  product.multiply_input = multiply_fake<&Product::multiply_input>;
+  product.multiply_state = multiply_fake<&Product::multiply_state>;
+  product.enter = enter_fake;
+  product.leave = leave_fake;
+  return product;
+}
+
+// A layer uses the best product that serves one row, and better ones that want more rows where
+// both have the same bits.
+void test_choice_of_products() {
+  const auto product_with = [](const char* name, Sums sums) {
+    Product product{};
+    product.name = name;
+    product.sums = sums;
+    return product;
+  };
+  const Product exact = product_with("exact", Sums::exact), tiles = product_with("t", Sums::exact),
+                large = product_with("large", Sums::exact), own = product_with("own", Sums::own),
+                chains = product_with("chains", Sums::chains);
+  const auto chosen = [](const std::vector<ProductChoice>& runnable) {
+    return names_of(choose_products(runnable));
+  };
+  check(chosen({{&exact, 0, 1}}) == "exact", "a product alone");
+  check(chosen({{&tiles, 10, 8}, {&exact, 0, 1}}) == "exact, from 8 rows t", "better from 8 rows");
+  check(chosen({{&large, 20, 64}, {&tiles, 10, 8}, {&exact, 0, 1}}) ==
+            "exact, from 8 rows t, from 64 rows large",
+        "three by rows");
+  check(chosen({{&tiles, 10, 1}, {&exact, 0, 1}}) == "t", "the better of two that serve all rows");
+  check(chosen({{&exact, 0, 1}, {&tiles, -10, 8}}) == "exact", "a worse one is not used");
+  check(chosen({{&own, 10, 8}, {&exact, 0, 1}}) == "exact", "bits may not depend on the rows");
+  check(chosen({{&chains, 10, 8}, {&own, 0, 1}}) == "own", "nor where chains meet other sums");
+  check(chosen({{&own, 10, 1}, {&chains, 0, 1}}) == "own", "a product of its own serves all rows");
+  const auto choices = choose_products({{&large, 20, 64}, {&tiles, 10, 8}, {&exact, 0, 1}});
+  for (const auto& [rows, product] : {std::pair<std::size_t, const Product*>{1, &exact},
+                                      {7, &exact},
+                                      {8, &tiles},
+                                      {63, &tiles},
+                                      {64, &large},
+                                      {1000, &large}})
+    check(product_for(choices, rows) == product, std::to_string(rows) + " rows: which product");
+
+  // The list itself: what is in it by name, once, and with preferences that differ.
+  for (const KernelTable* kernels : runnable())
+    for (std::size_t p = 0; p < kPrecisions; ++p) {
+      const auto precision = static_cast<Precision>(p);
+      const auto products = runnable_products(*kernels, precision);
+      const std::string name = std::string(kernels->name) + " " + name_of(precision);
+      for (std::size_t i = 1; i < products.size(); ++i)
+        check(products[i - 1].preference > products[i].preference, name + ": one order");
+      check(choose_products(products).back().min_rows == 1, name + ": any number of rows");
+      check(own_product(*kernels, precision).name == std::string(kernels->name), name + ": own");
+    }
+}
+
+// A call multiplies with the product for its number of rows, and each of its threads enters that
+// product once before and leaves it once after; calls with fewer rows leave it alone.
+void test_products_by_rows(bool reset_after) {
+  GruSizes sizes{24, 48, 2, 1, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+  for (const std::size_t directions : {1, 2}) {
+    sizes.num_directions = directions;
+    const ReducedGru reduced(sizes, Precision::int8);
+    for (const KernelTable* kernels : runnable()) {
+      PackedGru packed = pack(reduced.gru.spec, kernels);
+      const PackedGru plain = pack(reduced.gru.spec, kernels);
+      const Product behind = *packed.layers[0].products.front().product;
+      const Product product = fake_before(behind);
+      for (PackedLayer& layer : packed.layers)
+        layer.products = {{&product, 100, 8}, {&behind, 0, 1}};
+      const auto counted = [&](std::size_t T, std::size_t B, const Plan* plan) {
+        const Case c = random_case(sizes, T, B, false);
+        const std::string name = describe(sizes, c, kernels->name) + " fake";
+        fake.reset();
+        const Result got = engine(packed, c, plan);
+        check(got == engine(plain, c, plan), name + ": the same bits");
+        check(fake.outside == 0 && fake.twice == 0, name + ": entered before it is used, once");
+        check(fake.entered == fake.left && !inside_fake, name + ": left after it was used");
+      };
+      counted(1, 3, nullptr);
+      check(fake.multiplied == 0 && fake.prepared == 0 && fake.entered == 0, "too few rows");
+      counted(1, 9, nullptr);
+      check(fake.multiplied > 0 && fake.prepared > 0, "rows enough");
+      // Three rows are too few in each step, but twelve at once are not: input products alone.
+      counted(4, 3, nullptr);
+      check(fake.entered == 1 && fake.prepared == static_cast<int>(2 * directions * 12),
+            "rows enough for input products alone");
+      for (const Grid grid : {Grid{2, 1, 1}, Grid{1, directions, 1}, Grid{1, 1, 2}}) {
+        if (grid.threads() > 1 && openmp_runtime() == std::string("none")) continue;
+        const Plan plan =
+            make_plan(sizes, machine_with(kernels->lanes), {5, 20}, grid, RowsInLanes::never);
+        counted(5, 20, &plan);
+        check(fake.entered == static_cast<int>(grid.threads()), "each thread enters a product");
+      }
     }
   }
 }
@@ -841,6 +982,8 @@ int main() {
   test_far();
   test_cut();
   test_formats();
+  test_choice_of_products();
+  for (const bool reset_after : {true, false}) test_products_by_rows(reset_after);
   test_exact_sums();
   test_activations();
   test_errors();

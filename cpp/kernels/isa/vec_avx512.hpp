@@ -18,6 +18,7 @@ namespace {
 
 struct Vec {
   static constexpr int lanes = 16;
+  static constexpr bool fuses = true;          // fma() rounds once
   static constexpr int max_accumulators = 24;  // of 32 registers; 3 weights and inputs remain
   static constexpr int max_rows = 8;
   static constexpr int group = 4;  // vectors whose gates are computed side by side

@@ -295,31 +295,39 @@ void multiply(const ProductBlock& a) {
 }
 
 // The product that leaves everything to the tiles of float32.
+template <class V>
 constexpr Product float32_product(const char* name) {
-  return {name, kFloat32Format, false, nullptr, nullptr, nullptr, nullptr, nullptr};
+  Product product{};
+  product.name = name;
+  product.sums = V::fuses ? Sums::chains : Sums::own;
+  product.format = kFloat32Format;
+  return product;
 }
 template <class V, class M>
-constexpr Product bfloat16_product(const char* name) {
-  return {name,
-          kBfloat16Format,
-          true,
-          M::prepare,
-          M::prepare,
-          M::prepare,
-          multiply<V, M, 1>,
-          multiply<V, M, 1>};
+constexpr Product bfloat16_product(const char* name, Sums sums) {
+  Product product{};
+  product.name = name;
+  product.sums = sums;
+  product.format = kBfloat16Format;
+  product.takes_operands = true;
+  product.prepare_input = product.prepare_state = product.prepare_fine_state = M::prepare;
+  product.multiply_input = product.multiply_state = multiply<V, M, 1>;
+  return product;
 }
 template <class V, class D>
 constexpr Product int8_product(const char* name) {
   using M = Int8<V, D>;
-  return {name,
-          kInt8Format,
-          true,
-          M::prepare_input,
-          M::prepare_state,
-          M::prepare_fine_state,
-          multiply<V, M, 2>,
-          multiply<V, M, 1>};
+  Product product{};
+  product.name = name;
+  product.sums = Sums::exact;
+  product.format = kInt8Format;
+  product.takes_operands = true;
+  product.prepare_input = M::prepare_input;
+  product.prepare_state = M::prepare_state;
+  product.prepare_fine_state = M::prepare_fine_state;
+  product.multiply_input = multiply<V, M, 2>;
+  product.multiply_state = multiply<V, M, 1>;
+  return product;
 }
 
 }  // namespace
