@@ -11,6 +11,7 @@
 #include "kernels/check.hpp"
 #include "kernels/contract.hpp"
 #include "kernels/group.hpp"
+#include "kernels/gru/far.hpp"
 #include "kernels/gru/gates.hpp"
 #include "kernels/inline.hpp"
 #include "kernels/product/product.hpp"
@@ -220,151 +221,30 @@ struct ResetBeforeCandidate {
 
 // ---- from a call to tiles ----
 
-// One sum block of the products of a group of tiles.
-template <class Args>
-struct SumBlock {
-  const Args& args;
-  size_t begin, end;                 // the terms
-  size_t rows, first_strip, strips;  // of the group
-  Prefetch prefetch;                 // the weights of the next sum block, for all tiles together
-};
-template <class Tile>
-struct SumBlockTile {
-  static constexpr int gates = Tile::gates;
-
-  template <class V, int R, int C, class Args>
-  static void run(const SumBlock<Args>& block, std::ptrdiff_t, size_t row, size_t strip,
-                  const PartialSums* partial_sums) {
-    const Args& a = block.args;
-    const float *in[R], *w[C], *bias[C];
-    float* sums[R * C];
-    Tile::inputs(a, row, in);
-    for (int c = 0; c < C; ++c) {
-      w[c] = weights_of<V, gates>(Tile::weights(a), Tile::reduction(a), strip + c);
-      bias[c] = bias_of<V>(Tile::bias(a), strip + c);
-    }
-    for (int i = 0; i < R * C; ++i)
-      sums[i] = partial_sums->at<V, gates>(row + i / C, strip + i % C);
-    // This tile's share of the prefetch, in proportion to its vectors (one a row and strip).
-    const size_t before = row * block.strips + R * (strip - block.first_strip);
-    const size_t vectors = block.rows * block.strips, lines = block.prefetch.bytes / kLine;
-    const size_t from = lines * before / vectors * kLine;
-    const size_t to = lines * (before + R * C) / vectors * kLine;
-    add_sum_block<V, R, C, gates>(w, bias, in, block.begin, block.end, sums,
-                                  {block.prefetch.from + from, to - from});
-  }
-};
-
-// A tile from its first product to its results; partial_sums: the products where they are known
-// already.
-template <class Tile>
-struct WholeTile {
-  static constexpr int gates = Tile::gates;
-
-  template <class V, int R, int C, class Args>
-  static void run(const Args& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                  const PartialSums* partial_sums) {
-    Accumulators<V, R * C * gates> acc;
-    if (partial_sums) {
-      acc = partial_sums->load<V, R, C, gates>(row, strip);
-    } else {
-      const float* in[R];
-      Tile::inputs(a, row, in);
-      acc = product<V, R, C, gates>(Tile::bias(a), Tile::weights(a), in, Tile::reduction(a),
-                                    a.weights.block_terms, strip);
-    }
-    Tile::template finish<V, R, C>(a, offset, row, strip, acc);
-  }
-};
-
 // How a call's rows and strips are cut into tiles: the same for every step.
 template <class V>
 struct Tiling {
-  // Strips in groups as wide as the widest tile, one row's; tiles of more rows cut them further.
-  static constexpr size_t kStrips = 4;
-  static constexpr size_t kPanelStrips = kPanel / V::lanes;
-
-  FASTGRU_INLINE Tiling(size_t rows_, size_t units, bool far_)
-      : rows(rows_, V::max_rows),
-        far(far_),
-        by_sum_blocks(far_ && rows_ * kPanelStrips * kGates > V::max_accumulators &&
-                      rows_ <= PartialSums::kMostRows),
-        strips((units + V::lanes - 1) / V::lanes, by_sum_blocks ? kPanelStrips : kStrips,
-               by_sum_blocks ? kPanelStrips : 1) {}
-  // Whether these strips of two rows are two panels.
-  FASTGRU_INLINE bool two_streams(size_t rows_of_call, size_t strip, size_t count) const {
-    return kPanelStrips == 2 && far && rows_of_call == 2 && strip % 2 == 0 && count == 4;
-  }
+  FASTGRU_INLINE Tiling(size_t rows_, size_t units, bool far)
+      : traversal(traversal_of<V>(rows_, far)),
+        rows(rows_, V::max_rows),
+        strips((units + V::lanes - 1) / V::lanes,
+               traversal == Traversal::by_sum_blocks ? kPanelStrips<V> : kGroupStrips,
+               traversal == Traversal::by_sum_blocks ? kPanelStrips<V> : 1) {}
+  Traversal traversal;
   EvenParts rows;
-  bool far, by_sum_blocks;
-  EvenParts strips;
+  EvenParts strips;  // groups of them
 };
 
-// Note [Block by block]
-// Several tiles use the same weights one after the other: those of other rows, and where a panel is
-// wider than a tile those of its other strips. Where weights come from far away the first tile
-// would wait for them, and memory would idle while the others find them in a cache. So the tiles of
-// a panel take turns at each sum block, and each prefetches its part of the next block's weights,
-// which follow the block's own, and after the last block begin where `next` does.
+// The tiles of all rows and a group of strips. next: the first strip of the group that follows.
 template <class Tile, class V, class Args>
-void run_by_sum_blocks(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset, size_t rows,
-                       size_t strip, size_t strips, size_t next) {
-  alignas(64) float sums[PartialSums::kMostRows * Tile::gates * kPanel];
-  const PartialSums partial_sums{sums, Tile::gates * kPanel, 0, panel_of<V>(strip)};
-  constexpr size_t kTerm = Tile::gates * kPanel * sizeof(float);
-  const size_t reduction = Tile::reduction(a);
-  const char* const weights = reinterpret_cast<const char*>(Tile::weights(a));
-  const auto term = [&](size_t of_strip, size_t k) FASTGRU_INLINE_LAMBDA {
-    return weights + (panel_of<V>(of_strip) * reduction + k) * kTerm;
-  };
-  for (size_t k = 0, end; k < reduction; k = end) {
-    end = reduction - k < a.weights.block_terms ? reduction : k + a.weights.block_terms;
-    const char* const next_weights = end < reduction ? term(strip, end) : term(next, 0);
-    run_group<SumBlockTile<Tile>, V>(
-        SumBlock<Args>{a, k, end, rows, strip, strips, {next_weights, (end - k) * kTerm}},
-        tiling.rows, offset, 0, strip, strips, &partial_sums);
-  }
-  run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, strip, strips, &partial_sums);
-}
-
-// Two rows, and strips that are half a panel: one tile of both halves would read a single stream
-// from memory, where two at once come 1.13 times as fast (Zen 1, H = 1024). So a tile has the same
-// half of two panels, and finds the other one in L2 afterwards.
-template <class Tile, class V, class Args>
-void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t strip, size_t strips) {
-  constexpr int kG = Tile::gates;
-  alignas(64) float sums[2 * Tiling<V>::kStrips * kG * V::lanes];
-  const PartialSums partial_sums{sums, Tiling<V>::kStrips * kG * V::lanes, 0, panel_of<V>(strip)};
-  const float* in[2];
-  Tile::inputs(a, 0, in);
-  const size_t reduction = Tile::reduction(a);
-  for (size_t k = 0, end; k < reduction; k = end) {
-    end = reduction - k < a.weights.block_terms ? reduction : k + a.weights.block_terms;
-    for (size_t half = strip; half < strip + 2; ++half) {
-      const float *w[2], *bias[2];
-      float* to[4];
-      for (int panel = 0; panel < 2; ++panel) {
-        const size_t at = half + 2 * static_cast<size_t>(panel);
-        w[panel] = weights_of<V, kG>(Tile::weights(a), reduction, at);
-        bias[panel] = bias_of<V>(Tile::bias(a), at);
-        for (size_t row = 0; row < 2; ++row)
-          to[2 * row + static_cast<size_t>(panel)] = partial_sums.at<V, kG>(row, at);
-      }
-      add_sum_block<V, 2, 2, kG, false>(w, bias, in, k, end, to, {});
-    }
-  }
-  run_rows<WholeTile<Tile>, V, V::max_rows>(a, offset, 0, strip, strips, 2, &partial_sums);
-}
-
-// Note [There and back]
-// A step reads the same weights as the one before. Where a cache holds a part of them only, going
-// from the first to the last each time finds none of them: each is driven out by those read after
-// it. So every other step goes backwards, and what was read last is found; also by the next call,
-// which run.cpp tells where the last one ended.
-enum class Order { forwards, backwards };
-// The part that comes i-th.
-FASTGRU_INLINE size_t in_order(const EvenParts& cut, size_t i, Order order) {
-  return order == Order::forwards ? i : cut.parts - 1 - i;
+FASTGRU_INLINE void run_strip_group(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset,
+                                    size_t rows, size_t strip, size_t strips, size_t next) {
+  if (tiling.traversal == Traversal::by_sum_blocks)
+    return run_by_sum_blocks<Tile, V>(a, tiling.rows, offset, rows, strip, strips, next);
+  if constexpr (kPanelStrips<V> == 2)
+    if (tiling.traversal == Traversal::two_streams && are_two_panels<V>(strip, strips))
+      return run_two_streams<Tile, V>(a, offset, strip, strips);
+  run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, strip, strips, nullptr);
 }
 
 // One pass over the tiles of a call or a step: of Tile, and before each the input product where it
@@ -377,21 +257,10 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
   for (size_t i = 0; i < parts; ++i) {
     const size_t g = in_order(tiling.strips, i, order);
     const size_t strip = tiling.strips.begin_of(g), strips = tiling.strips.size_of(g);
-    if (tiling.by_sum_blocks) {
-      const size_t next =
-          i + 1 < parts ? tiling.strips.begin_of(in_order(tiling.strips, i + 1, order)) : strip;
-      if (input) run_by_sum_blocks<InputTile, V>(*input, tiling, 0, a.rows, strip, strips, next);
-      run_by_sum_blocks<Tile, V>(a, tiling, offset, a.rows, strip, strips, next);
-    } else if (tiling.two_streams(a.rows, strip, strips)) {
-      if constexpr (Tiling<V>::kPanelStrips == 2) {
-        if (input) run_two_streams<InputTile, V>(*input, 0, strip, strips);
-        run_two_streams<Tile, V>(a, offset, strip, strips);
-      }
-    } else {
-      if (input)
-        run_group<WholeTile<InputTile>, V>(*input, tiling.rows, 0, 0, strip, strips, nullptr);
-      run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, strip, strips, nullptr);
-    }
+    const size_t next =
+        i + 1 < parts ? tiling.strips.begin_of(in_order(tiling.strips, i + 1, order)) : strip;
+    if (input) run_strip_group<InputTile>(*input, tiling, 0, a.rows, strip, strips, next);
+    run_strip_group<Tile>(a, tiling, offset, a.rows, strip, strips, next);
   }
 }
 
@@ -401,9 +270,8 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
 // holds and of whole panels, more than one of them where one tile has all rows.
 template <class V, class Work>
 FASTGRU_INLINE void for_each_operand_group(size_t all_rows, size_t units, Order order, Work work) {
-  constexpr size_t kPanelStrips = Tiling<V>::kPanelStrips;
-  const size_t most = all_rows <= V::max_rows ? Tiling<V>::kStrips : kPanelStrips;
-  const EvenParts groups((units + V::lanes - 1) / V::lanes, most, kPanelStrips);
+  const size_t most = all_rows <= V::max_rows ? kGroupStrips : kPanelStrips<V>;
+  const EvenParts groups((units + V::lanes - 1) / V::lanes, most, kPanelStrips<V>);
   for (size_t row = 0; row < all_rows; row += PartialSums::kMostRows) {
     const size_t rows =
         all_rows - row < PartialSums::kMostRows ? all_rows - row : PartialSums::kMostRows;
@@ -437,10 +305,9 @@ void operand_pass(const UnitSteps& a, std::ptrdiff_t offset, Order order) {
   const auto multiply = a.multiplier.fine_states ? a.multiplier.product->multiply_input
                                                  : a.multiplier.product->multiply_state;
   // Many rows of one panel, or a tile's rows of several.
-  static_assert(
-      V::max_rows * (Tiling<V>::kStrips / Tiling<V>::kPanelStrips) <= PartialSums::kMostRows,
-      "the products of a group of rows and panels do not fit the buffer that its tiles "
-      "read: let kMostRows grow, or kStrips shrink");
+  static_assert(V::max_rows * (kGroupStrips / kPanelStrips<V>) <= PartialSums::kMostRows,
+                "the products of a group of rows and panels do not fit the buffer that its tiles "
+                "read: let kMostRows grow, or kGroupStrips shrink");
   alignas(64) float sums[PartialSums::kMostRows * Tile::gates * kPanel];
   for_each_operand_group<V>(
       a.rows, a.units.count, order,
