@@ -5,6 +5,6 @@
 #include "kernels/product/dot_bf16.hpp"
 
 const fastgru::Product* fastgru::avx512_bf16_kernels() {
-  static constexpr Product table = bfloat16_product<Vec, Bfloat16Dot>("avx512_bf16", Sums::own);
+  static constexpr Product table = bfloat16_product<Vec, DotPairs>("avx512_bf16", Sums::own);
   return &table;
 }

@@ -59,16 +59,34 @@ FASTGRU_INLINE uint32_t bfloat16_bits(float x) {
   return ((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded) >> 16;
 }
 
-// For any V: operands are floats with bfloat16's values, and a term is a float32 term whose weight
-// is widened on the way.
+// Pairs for any V: operands are floats with bfloat16's values, and a term is a float32 term whose
+// weight is widened on the way.
 template <class V>
-struct Bfloat16 {
+struct WidenedPairs {
+  using Element = float;
+
   static void prepare(const float* row, size_t reduction, const Operands& to, size_t index) {
     float* const out = operand_of<float>(to, index);
     for (size_t k = 0; k < reduction; ++k) out[k] = float_of(bfloat16_bits(row[k]) << 16);
     out[reduction] = 0.0f;  // of the last pair, where K is odd
   }
 
+  template <int R, int C, int G, class Weights, class Inputs>
+  static FASTGRU_INLINE void add(Accumulators<V, R * C * G>& sum, Weights weights, Inputs inputs) {
+    FASTGRU_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      // Each half loads again where registers are few: GCC would keep the second ones and spill
+      // sums.
+      if (V::max_accumulators < 24) __asm__ volatile("" ::: "memory");
+      add_term<V, R, C, G>(
+          sum, [&](int c, int g) FASTGRU_INLINE_LAMBDA { return V::widen(weights(c, g), half); },
+          [&](int r) FASTGRU_INLINE_LAMBDA { return V::broadcast(inputs(r) + half); });
+    }
+  }
+};
+
+template <class V, class Pairs>
+struct Bfloat16 {
   template <int G, int>
   struct Tile {
     static constexpr int gates = G;
@@ -76,10 +94,11 @@ struct Bfloat16 {
     template <class, int R, int C>
     static void run(const ProductBlock& a, std::ptrdiff_t, size_t row, size_t strip,
                     const PartialSums* partial_sums) {
+      using Element = typename Pairs::Element;
       const size_t pairs = (a.reduction + 1) / 2;
-      const float* in[R];
+      const Element* in[R];
       FASTGRU_UNROLL
-      for (int r = 0; r < R; ++r) in[r] = operand_of<float>(a.operands, row + r);
+      for (int r = 0; r < R; ++r) in[r] = operand_of<Element>(a.operands, row + r);
       const uint16_t* w[C];
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c)
@@ -88,21 +107,13 @@ struct Bfloat16 {
       auto acc = biases<V, R, C, G>(a.bias, strip);
       sum_in_blocks(acc, a.reduction, a.block_terms,
                     [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
-                      for (size_t k = begin; k < end; k += 2) {
-                        FASTGRU_UNROLL
-                        for (int half = 0; half < 2; ++half) {
-                          // Each half loads again where registers are few: GCC would keep the
-                          // second ones and spill sums.
-                          if (V::max_accumulators < 24) __asm__ volatile("" ::: "memory");
-                          add_term<V, R, C, G>(
-                              sum,
-                              [&](int c, int g) FASTGRU_INLINE_LAMBDA {
-                                return V::widen(w[c] + (k / 2 * G + g) * (2 * kPanel), half);
-                              },
-                              [&](int r)
-                                  FASTGRU_INLINE_LAMBDA { return V::broadcast(in[r] + k + half); });
-                        }
-                      }
+                      for (size_t k = begin; k < end; k += 2)
+                        Pairs::template add<R, C, G>(
+                            sum,
+                            [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+                              return w[c] + (k / 2 * G + g) * (2 * kPanel);
+                            },
+                            [&](int r) FASTGRU_INLINE_LAMBDA { return in[r] + k; });
                     });
       partial_sums->store<V, R, C, G>(acc, row, strip);
     }
@@ -133,7 +144,7 @@ FASTGRU_INLINE float scale_of(uint32_t most, float steps) {
   return float_of(most < kInfinity ? most : kPositiveNaN) / steps;
 }
 
-// Four terms of a unit at once, for add_term(). D: how an ISA multiplies them, see vec_*.hpp; its
+// Four terms of a unit at once, for add_term(). D: how an ISA multiplies them, see kernels.hpp; its
 // pin() is for sums and weights, which have one type.
 template <class D>
 struct DotSum {
@@ -303,15 +314,15 @@ constexpr Product float32_product(const char* name) {
   product.format = kFloat32Format;
   return product;
 }
-template <class V, class M>
+template <class V, class Pairs>
 constexpr Product bfloat16_product(const char* name, Sums sums) {
   Product product{};
   product.name = name;
   product.sums = sums;
   product.format = kBfloat16Format;
   product.takes_operands = true;
-  product.prepare_input = product.prepare_state = product.prepare_fine_state = M::prepare;
-  product.multiply_input = product.multiply_state = multiply<V, M, 1>;
+  product.prepare_input = product.prepare_state = product.prepare_fine_state = Pairs::prepare;
+  product.multiply_input = product.multiply_state = multiply<V, Bfloat16<V, Pairs>, 1>;
   return product;
 }
 template <class V, class D>
