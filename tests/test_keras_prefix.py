@@ -288,6 +288,20 @@ def test_cells_that_are_no_gru_cells(tmp_path: Path) -> None:
     assert "RNN 'of_cells': fastgru has no RNN of 'mine>GRUCell'" in message
 
 
+def test_several_cells_in_one_layer(tmp_path: Path) -> None:
+    """Their weights stand where no single cell's do, and the layer is refused by what it is."""
+
+    def change(config: Any) -> None:
+        entries = config["config"]["layers"]
+        entries.append(copy.deepcopy(next(e for e in entries if e["class_name"] == "RNN")))
+        cells = {"name": "cells", "cells": [entries[-1]["config"]["cell"]]}
+        stacked = {"module": "keras.layers", "class_name": "StackedRNNCells", "config": cells}
+        entries[-1]["config"] |= {"name": "of_several", "cell": stacked}
+
+    message = refusal(edited(tmp_path, "graph_3", change), prefix="of_several")
+    assert "RNN 'of_several': fastgru has no RNN of StackedRNNCells" in message
+
+
 def test_arguments_that_contradict_its_layer(tmp_path: Path) -> None:
     """The config of the GRU itself is what is compared."""
     message = refusal(GRAPH, fastgru.FormatError, prefix="deep", activation="tanh")

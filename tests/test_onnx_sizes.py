@@ -119,6 +119,44 @@ def test_no_hint_where_no_number_can_be_t() -> None:
         assert "of the example" not in str(caught.value)
 
 
+def test_no_hint_where_the_reshape_keeps_t() -> None:
+    """T stands in its shape already, so that no number of it can be the T of an example."""
+    sizes = [node("Shape", "y", out="sizes"), node("Slice", "sizes", "i0", "i1", out="steps")]
+    shape = node("Concat", "steps", "i2", "minus", out="s", axis=0)
+    by_size = graph(*sizes, shape, node("Reshape", "y", "s"))
+    by_zero = graph(node("Reshape", "y", "s"), s=[0, 2, -1])
+    for model in (by_size, by_zero):
+        with pytest.raises(fastgru.UnsupportedLayerError) as caught:
+            fastgru.from_onnx(model)
+        assert "it turns axes (T, B, 3) into" in str(caught.value)
+        assert "of the example" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [[0, 0, 2], [0, 0, -1], [0, -1, 2], [-1, 0, 2]])
+def test_both_directions_of_one_unit(shape: list[int]) -> None:
+    """Joined as torch's newer exporter joins them; an axis of 1 at the end belongs to them too."""
+    both: Any = {"hidden_size": 1, "direction": "bidirectional"}
+    nodes = [
+        helper.make_node("GRU", ["x", "W", "R"], ["Y"], **both),
+        node("Transpose", "Y", perm=[0, 2, 1, 3], out="y"),
+        node("Reshape", "y", "s"),
+    ]
+    constants = {**gru_weights(RNG, I, 1, 2, bias=False), "s": np.array(shape)}
+    check(model_of(nodes, {"x": ["T", "B", I]}, ["out"], constants), (5, 2), (1, 1), (2, 3))
+
+
+def test_axes_of_equal_sizes_are_told_apart() -> None:
+    """A refusal that says that (2, 2*3) is not (2, 2*3) would explain nothing."""
+    both: Any = {"hidden_size": H, "direction": "bidirectional"}
+    gru = helper.make_node("GRU", ["x", "W", "R"], ["", "Y_h"], **both)
+    weights = gru_weights(RNG, I, H, 2, bias=False)
+    nodes = [gru, node("Reshape", "Y_h", "s")]
+    model = model_of(nodes, {"x": ["T", 2, I]}, ["out"], {**weights, "s": np.array([-1, 2 * H])})
+    with pytest.raises(fastgru.UnsupportedLayerError) as caught:
+        fastgru.from_onnx(model)
+    assert "output 'out' is (D, B*H), where a Model gives (B, D*H)" in str(caught.value)
+
+
 def test_a_number_is_t_where_the_file_declares_it() -> None:
     """torch's newer exporter: the -1 is declared to be B, so that the number can only be T."""
     reshape = node("Reshape", "y", "s", out="r")

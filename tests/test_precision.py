@@ -381,6 +381,8 @@ def test_compare_says_where_inputs_are_badly_scaled(column: int) -> None:
     x[..., column] *= scale
     assert fastgru.compare(gru, gru.to("int8", keep=[0]), x).notes == ()
     assert fastgru.compare(gru.to("int8"), gru, x).notes == report.notes
+    x[0, 0] = np.nan  # a gap in the series, which makes the errors NaN
+    assert fastgru.compare(gru, gru.to("int8"), x).notes
 
 
 @pytest.mark.parametrize("precision", ["float32", *REDUCED])

@@ -165,15 +165,36 @@ def test_results_of_a_packed_sequence(
     st.integers(1, 17),
     st.none() | st.integers(0, 4),
     st.booleans(),
+    st.sampled_from(["as it is", "transposed", "a part", "expanded"]),
     st.sampled_from(list(REGIONS)),
 )
-def test_results_of_a_cell(
-    inputs: int, hidden: int, batch: int | None, with_state: bool, region: str
+def test_results_of_a_cell(  # noqa: PLR0917
+    inputs: int, hidden: int, batch: int | None, with_state: bool, layout: str, region: str
 ) -> None:
-    """Batched or not."""
+    """Batched or not; the next state is laid out as the state that is passed."""
     rows = () if batch is None else (batch,)
     hx = torch.rand(*rows, hidden) if with_state else None
+    if hx is not None and layout == "transposed":
+        hx = torch.rand(*reversed(hx.shape)).T if hx.dim() == 2 else hx
+    elif hx is not None and layout == "a part":
+        hx = torch.rand(*rows, 2 * hidden)[..., ::2]
+    elif hx is not None and layout == "expanded" and batch:
+        hx = hx[:1].expand(batch, hidden)
     compare(nn.GRUCell(inputs, hidden), region, torch.randn(*rows, inputs), hx)
+
+
+@pytest.mark.parametrize("region", ["bfloat16", "float16"])
+@pytest.mark.parametrize("x_dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("hx_dtype", [None, torch.float32, torch.bfloat16, torch.float16])
+def test_dtypes_in_an_autocast_region(
+    region: str, x_dtype: torch.dtype, hx_dtype: torch.dtype | None
+) -> None:
+    """Also those of another region's layers: torch promotes the state's and the region's dtype."""
+    x, hx = torch.randn(2, 5, 3).to(x_dtype), None if hx_dtype is None else torch.zeros(1, 2, 4)
+    if hx is not None:
+        hx = hx.to(hx_dtype)
+    compare(nn.GRU(3, 4, batch_first=True), region, x, hx)
+    compare(nn.GRUCell(3, 4), region, x[:, 0], None if hx is None else hx[0])
 
 
 class Subclass(torch.Tensor):
@@ -225,6 +246,21 @@ def test_the_count_of_changes() -> None:
         with torch.no_grad():
             expected = [result._version for result in gru(x)]
             assert [result._version for result in replace_gru(gru)(x)] == expected
+
+
+@pytest.mark.parametrize("where", ["default dtype", "default device"])
+def test_what_torch_takes_for_new_tensors_does_not_matter(where: str) -> None:
+    """Nor an empty batch, whose results have no memory that NumPy could give."""
+    x, hx = torch.randn(0, 5, 3), torch.zeros(1, 0, 4)
+    gru, cell = nn.GRU(3, 4, batch_first=True), nn.GRUCell(3, 4)
+    with contextlib.ExitStack() as stack:
+        if where == "default device":
+            stack.enter_context(torch.device("meta"))
+        else:
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float64)
+        compare(gru, "no_grad", x, hx)
+        compare(cell, "no_grad", x[:, 0], hx[0])
 
 
 def test_an_empty_sequence() -> None:

@@ -118,6 +118,8 @@ def test_what_cannot_be_served_is_one_line_with_the_reason() -> None:
         (fastgru.Model([fastgru.Linear(normal(2, I))]), "has no GRU", []),
         (fastgru.Model(embedded), "takes indices: expected none of Embedding", []),
         (fastgru.Model([fastgru.OneHot(I), gru(I, H)]), "got OneHot", []),
+        # The layers behind its Embedding could not be served either, so that is no remedy.
+        (fastgru.Model([embedded[0], gru(I, H, True)]), "layer 1 GRU: the reverse direction", []),
         (mask(), "expected a bare GRU, got a Model", ["--engine", "onnxruntime"]),
     ]
     for number, (served, reason, options) in enumerate(cases):

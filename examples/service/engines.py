@@ -41,6 +41,10 @@ def load_network(model: Path | None, prefix: str | None, shape: str, threads: in
         # A frame is one step of one sequence: whether arrays are batch_first makes no difference.
         warnings.simplefilter("ignore", fastgru.LayoutWarning)
         network: Network = fastgru.load(model, prefix=prefix, num_threads=threads)
+    try:
+        network.pool(1)  # says why there can be no live sessions of it
+    except ValueError as error:
+        raise ValueError(f"{model}: this service steps live sessions: {error}") from None
     if isinstance(network, fastgru.Model) and network.input_size is None:
         first = type(network.layers[0]).__name__
         raise ValueError(
@@ -48,10 +52,6 @@ def load_network(model: Path | None, prefix: str | None, shape: str, threads: in
             f"none of Embedding and OneHot, got {first}; "
             "fastgru.Model(model.layers[1:]).save(...) writes the layers behind it"
         )
-    try:
-        network.pool(1)  # says why there can be no live sessions of it
-    except ValueError as error:
-        raise ValueError(f"{model}: this service steps live sessions: {error}") from None
     return network
 
 

@@ -197,7 +197,7 @@ def above_zero(text: str) -> float:
     """What argparse reads a rate or a time with."""
     number = float(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
     return number
 
 

@@ -29,6 +29,7 @@ from fastgru.problems import call_problems, raise_all, raise_any, shape_problems
 from fastgru.text import report
 from fastgru.torch_calls import UNDO, call_overridden, has_gradient, outside_compiler
 from fastgru.torch_tensors import (
+    as_next_state,
     as_output,
     as_tensor,
     as_unbatched,
@@ -304,7 +305,7 @@ class FastGRUCell(_Replaced, nn.GRUCell):
         raise_any(self._told(), problems)
         _, h_n = model.run(array[None], h, None, False, threads)
         if rows:
-            return as_tensor(h_n[0], dtype)
+            return as_next_state(h_n[0], dtype, hx)
         return as_tensor(h_n, dtype).squeeze(0)  # in torch, too, a view of a batch of one
 
 

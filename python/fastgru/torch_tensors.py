@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,14 @@ _interpreter = torch._C._functorch.peek_interpreter_stack  # of torch.func; None
 
 
 def result_dtype(x: Tensor, hx: Tensor | None) -> torch.dtype:
-    """Of the results: PyTorch's rule in an autocast region, float32 everywhere else."""
-    return x.dtype if hx is None else hx.dtype
+    """Of the results: PyTorch's rule in an autocast region, float32 everywhere else.
+
+    The state is added to gates of the region's dtype, and without hx it has the dtype of x.
+    """
+    dtype = x.dtype if hx is None else hx.dtype
+    if dtype is torch.float32:
+        return dtype
+    return torch.promote_types(dtype, torch.get_autocast_dtype("cpu"))
 
 
 def read_tensor(name: str, tensor: Tensor, module: Callable[[], str]) -> Float32Array:
@@ -68,9 +75,18 @@ def _no_memory(name: str, tensor: Tensor, module: Callable[[], str], error: Exce
 
 def as_tensor(array: Float32Array, dtype: torch.dtype) -> Tensor:
     """A fresh result of the engine, which is C-contiguous, in the same memory where it can be."""
-    # NumPy's strides of an array without elements are zeros, torch's are not.
-    tensor = torch.from_numpy(array) if array.size else torch.empty(array.shape)
+    if array.size:
+        tensor = torch.from_numpy(array)
+    else:  # NumPy's strides are zeros then, torch's are not
+        tensor = torch.empty(array.shape, dtype=torch.float32)
     return tensor if dtype is torch.float32 else tensor.to(dtype)
+
+
+def as_next_state(array: Float32Array, dtype: torch.dtype, hx: Tensor | None) -> Tensor:
+    """A cell's result (B, H), in memory column by column where the state before is so."""
+    if hx is not None and not hx.is_contiguous() and 0 < hx.stride(0) < hx.stride(1):
+        array = np.array(array.T, order="C").T
+    return as_tensor(array, dtype)
 
 
 def as_output(array: Float32Array, dtype: torch.dtype, batch_first: bool) -> Tensor:

@@ -63,8 +63,9 @@ def from_keras(
     have, classes of your own. It is the layer's name ("encoder_gru") or its path in the weights
     file, where layers are numbered by class ("layers/gru_1"), in full or from a slash on. The GRU
     gives all steps and h_n, whatever its return_sequences and return_state, and runs forwards,
-    whatever its go_backwards. Of a GRU that a layer of your own has made the config says nothing,
-    and the arguments are those of a `.weights.h5`.
+    whatever its go_backwards; a Bidirectional's two directions stand side by side, whatever its
+    merge_mode. Of a GRU that a layer of your own has made the config says nothing, and the
+    arguments are those of a `.weights.h5`.
 
     A `.weights.h5` holds arrays only. With `config`, the JSON of `model.to_json()` (text, path or
     dict), it gives the Model. Without, it gives its GRU, or the one that `prefix` picks:

@@ -155,7 +155,7 @@ def _attributes(layer: KerasLayer, weights: Hdf5File) -> Iterator[KerasLayer]:
 def _wraps_gru(layer: KerasLayer) -> bool:
     inner = layer.config.get("cell" if layer.kind == "RNN" else "layer")
     kind = inner.get("class_name") if isinstance(inner, dict) else None
-    return kind in ("GRU", "GRUCell")
+    return kind in ("GRU", "GRUCell", "StackedRNNCells")  # of several: refused when it is read
 
 
 def _name_in(config: Mapping[str, Any]) -> str:

@@ -64,10 +64,11 @@ def from_onnx(
     the output of a chain                       the same (a chain that ends otherwise is refused)
     ==========================================  ===============================================
 
-    Sizes of T and B that the file fixes are not kept: any will do. Initial states that are zeros
-    are dropped. Floating types of the file do not matter, all is calculated in float32. `precision`
-    reduces the GRUs, as `GRU.to` does. External data is read from a regular file in the same
-    folder.
+    Sizes of T and B that the file fixes are not kept: any will do. But where a file fixes one at 1,
+    it does not tell the first step from the last one, or T from B; export with a longer example if
+    other sizes are to come. Initial states that are zeros are dropped. Floating types of the file
+    do not matter, all is calculated in float32. `precision` reduces the GRUs, as `GRU.to` does.
+    External data is read from a regular file in the same folder.
 
     `reset_after` is the equation of all GRU nodes: None takes what each node says
     (`linear_before_reset`, 0 where it says nothing). True is also taken where a node says 0, which

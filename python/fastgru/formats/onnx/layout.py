@@ -186,6 +186,7 @@ def _regrouped(value: T, wanted: list[Any], declared: Dims | None) -> T:
     units = size_of(value.features) if isinstance(value, Data) else None
     numbers = [size for size in wanted if type(size) is int and size > 1 and size != units]
     is_free = time is not None and time.size is None and any(time in own for own in value.axes)
+    is_free = is_free and not any(size in (time, (time,)) for size in wanted)  # it is kept
     if is_free and numbers:
         text += (
             f". One of {numbers} may be the {time} of the example that it was exported with, or "

@@ -61,7 +61,10 @@ def _regrouped(axes: Axes, wanted: list[Any], time: Atom | None) -> Axes | None:
         return None
     used = sum(map(len, front))
     if rest == len(wanted):
-        return tuple(front) if used == len(flat) else None
+        left = tuple(flat[used:])  # axes of 1 behind the last size, where there is one
+        if any(atom.size != 1 for atom in left) or (left and not front):
+            return None
+        return (*front[:-1], front[-1] + left) if left else tuple(front)
     flat = flat[used:]
     back = list(_take(flat[::-1], wanted[:rest:-1], time, backwards=True))
     if len(back) != len(wanted) - rest - 1:

@@ -7,7 +7,7 @@ shapes are never changed silently.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastgru.errors import UnsupportedLayerError
 from fastgru.formats.onnx.plans import (
@@ -20,6 +20,7 @@ from fastgru.formats.onnx.plans import (
     model_of,
     stacks,
 )
+from fastgru.formats.onnx.sizes import Atom
 from fastgru.formats.onnx.values import (
     Axes,
     Data,
@@ -158,9 +159,17 @@ def _check_arrangement(name: str, value: Data, batch_first: bool) -> None:
     else:
         expected = (*batch, time, value.features) if batch_first else (time, *batch, value.features)
     if value.axes != expected:
-        raise UnsupportedLayerError(
-            f"output {name!r} is {axes_text(value.axes)}, where a Model gives {axes_text(expected)}"
-        )
+        given, wanted = axes_text(value.axes), axes_text(expected)
+        if given == wanted:  # sizes do not tell which axes these are
+            letters = {frame.time: "T", frame.batch: "B"}
+            given, wanted = (_letters_text(axes, letters) for axes in (value.axes, expected))
+        raise UnsupportedLayerError(f"output {name!r} is {given}, where a Model gives {wanted}")
+
+
+def _letters_text(axes: Axes, letters: Mapping[Atom | None, str]) -> str:
+    """As axes_text, with names for sizes: `(D, B*H)`."""
+    names = ["*".join(letters.get(atom, atom.name) for atom in group) or "1" for group in axes]
+    return f"({', '.join(names)})"
 
 
 def _check_lengths(plans: Sequence[Plan]) -> None:
