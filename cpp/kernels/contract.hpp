@@ -19,8 +19,8 @@ constexpr std::size_t kPanel = 16;
 // The gates of a GRU: r, z, n. Note [Gate order].
 constexpr int kGates = 3;
 
-enum class Activation { tanh, relu, sigmoid, identity };
-enum class RecurrentActivation { sigmoid, hard_sigmoid, hard_sigmoid_02 };
+// What an activation does to an element. network/functions.hpp says which may stand where.
+enum class Function { tanh, relu, sigmoid, identity, hard_sigmoid, hard_sigmoid_02 };
 
 // What weights are stored in and multiplied as. Only products are in it: gates, biases and states
 // are float32.
@@ -129,8 +129,9 @@ struct Product {
   void (*multiply_input)(const ProductBlock&);
   void (*multiply_state)(const ProductBlock&);
   // Each thread of a call that may use the product enters it once before, and leaves it after its
-  // last use (to configure tiles, say). Null where there is nothing to do.
-  void (*enter)();
+  // last use (to configure tiles, say). rows: the most that a step of the call has. Null where
+  // there is nothing to do.
+  void (*enter)(std::size_t rows);
   void (*leave)();
 };
 
@@ -178,8 +179,8 @@ struct Units {
 };
 
 struct Activations {
-  Activation candidate;
-  RecurrentActivation gates;
+  Function candidate;
+  Function gates;
 };
 
 // The threads that compute a layer's other units.
@@ -235,9 +236,6 @@ struct RowSteps {
   std::size_t steps;
 };
 
-// What `activate` can do to an element.
-enum class Pointwise { sigmoid, tanh, relu, hard_sigmoid, hard_sigmoid_02 };
-
 struct KernelTable {
   const char* name;
   std::size_t lanes;  // floats per vector
@@ -250,7 +248,7 @@ struct KernelTable {
   void (*rows_reset_after)(const RowSteps&);
   void (*rows_reset_before)(const RowSteps&);
   // Element by element, for what surrounds a GRU; x and y: [n], n a multiple of kPanel; y may be x.
-  void (*activate)(Pointwise, const float* x, float* y, std::size_t n);
+  void (*activate)(Function, const float* x, float* y, std::size_t n);
   // y = exp(x - maximum), where no x is above it.
   void (*exponentials)(const float* x, float maximum, float* y, std::size_t n);
   // By Precision: those that need no further instructions.

@@ -77,6 +77,10 @@ const Product& own_product(const KernelTable& kernels, Precision precision) {
   return product;
 }
 
+const Format& format_of(Precision precision) {
+  return own_product(*portable_kernels(), precision).format;
+}
+
 std::vector<ListedProduct> listed_products() {
   std::vector<ListedProduct> products;
   for (const Level& level : all_levels())

@@ -33,6 +33,9 @@ constexpr const char* name_of(Precision precision) {
 // A level's own product for a precision, which serves any number of rows.
 const Product& own_product(const KernelTable& kernels, Precision precision);
 
+// How a precision writes weights, on every level.
+const Format& format_of(Precision precision);
+
 // A product that may multiply in calls of at least so many rows.
 struct ProductChoice {
   const Product* product;

@@ -50,26 +50,9 @@ namespace fastgru {
 namespace {
 
 template <class V>
-V pointwise(Pointwise kind, V x) {
-  switch (kind) {
-    case Pointwise::tanh:
-      return tanh(x);
-    case Pointwise::relu:
-      return relu(x);
-    case Pointwise::hard_sigmoid:
-      return hard_sigmoid(x, 1.0f / 6.0f);
-    case Pointwise::hard_sigmoid_02:
-      return hard_sigmoid(x, 0.2f);
-    case Pointwise::sigmoid:
-      break;
-  }
-  return sigmoid(x);
-}
-
-template <class V>
-void activate(Pointwise kind, const float* x, float* y, size_t n) {
+void activate(Function function, const float* x, float* y, size_t n) {
   check_elements(x, y, n);
-  for (size_t i = 0; i < n; i += V::lanes) pointwise(kind, V::load(x + i)).store(y + i);
+  for (size_t i = 0; i < n; i += V::lanes) apply(function, V::load(x + i)).store(y + i);
 }
 
 template <class V>

@@ -30,8 +30,8 @@ struct GruSizes {
   std::size_t num_directions = 1;  // 1 or 2
   bool bias = true;
   bool reset_after = true;
-  Activation activation = Activation::tanh;
-  RecurrentActivation recurrent_activation = RecurrentActivation::sigmoid;
+  Function activation = Function::tanh;
+  Function recurrent_activation = Function::sigmoid;
   bool reverse = false;  // the only direction runs from the end of a sequence to its start
 
   // K of a layer.

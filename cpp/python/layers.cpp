@@ -14,18 +14,12 @@
 namespace fastgru {
 namespace {
 
-constexpr Named<Pointwise> kPointwise[] = {{"sigmoid", Pointwise::sigmoid},
-                                           {"tanh", Pointwise::tanh},
-                                           {"relu", Pointwise::relu},
-                                           {"hard_sigmoid", Pointwise::hard_sigmoid},
-                                           {"hard_sigmoid_02", Pointwise::hard_sigmoid_02}};
-
 // Rough costs, for Note [GIL].
 double microseconds_of(py::ssize_t elements) { return static_cast<double>(elements) / 1e3; }
 
-struct PointwiseLayer {
+struct ActivationLayer {
   const KernelTable* kernels;
-  Pointwise kind;
+  Function function;
 };
 struct Softmax {
   const KernelTable* kernels;
@@ -140,13 +134,14 @@ py::array_t<float> run_linear(const PackedLinear& layer, const py::array& x) {
                  });
 }
 
-py::array_t<float> run_activation(const PointwiseLayer& layer, const py::array& x) {
+py::array_t<float> run_activation(const ActivationLayer& layer, const py::array& x) {
   const float* from = contiguous(x, "x");
   py::array_t<float> y =
       x.ndim() == 0 ? new_array({}) : new_array_like(x, x.ndim() - 1, axis(x, x.ndim() - 1));
   float* const to = y.mutable_data();
   const auto n = static_cast<std::size_t>(x.size());
-  compute(microseconds_of(x.size()), [&] { activate(*layer.kernels, layer.kind, from, to, n); });
+  compute(microseconds_of(x.size()),
+          [&] { activate(*layer.kernels, layer.function, from, to, n); });
   return y;
 }
 
@@ -237,10 +232,10 @@ void bind_layers(py::module_& m) {
       .def_property_readonly("isa", [](const PackedLinear& layer) { return layer.kernels->name; })
       .def_property_readonly("nbytes",
                              [](const PackedLinear& layer) { return layer.storage.size(); });
-  py::class_<PointwiseLayer>(m, "Activation")
+  py::class_<ActivationLayer>(m, "Activation")
       .def(py::init([](const std::string& name, const std::optional<std::string>& isa) {
-             return PointwiseLayer{choose_kernels(isa.value_or("")),
-                                   from_name(kPointwise, "name", name)};
+             return ActivationLayer{choose_kernels(isa.value_or("")),
+                                    function_named(&NamedFunction::layer, "name", name)};
            }),
            py::arg("name"), py::arg("isa"))
       .def("run", &run_activation, py::arg("x"));

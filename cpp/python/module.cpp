@@ -21,14 +21,6 @@ namespace {
 
 // ---- GRU ----
 
-constexpr Named<Activation> kActivations[] = {{"tanh", Activation::tanh},
-                                              {"relu", Activation::relu},
-                                              {"sigmoid", Activation::sigmoid},
-                                              {"identity", Activation::identity}};
-constexpr Named<RecurrentActivation> kRecurrentActivations[] = {
-    {"sigmoid", RecurrentActivation::sigmoid},
-    {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
-    {"hard_sigmoid_02", RecurrentActivation::hard_sigmoid_02}};
 constexpr Named<Precision> kPrecisionsByName[] = {
 #define FASTGRU_PRECISION(name) {#name, Precision::name},
 #include "kernels/levels.inc"
@@ -50,13 +42,13 @@ void for_each_tensor(const GruSizes& sizes, Visit visit) {
   }
 }
 
-// The scales of every layer and direction in int8, in the same order.
+// The scales of every layer and direction whose precision has them, in the same order.
 // visit(name, index of the layer and direction, member, shape)
 template <class Visit>
 void for_each_scale(const GruSizes& sizes, const std::vector<Precision>& precisions, Visit visit) {
   const std::size_t rows = checked_product(kGates, sizes.hidden_size);
   for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
-    if (precisions[i / sizes.num_directions] != Precision::int8) continue;
+    if (!format_of(precisions[i / sizes.num_directions]).has_scales) continue;
     visit("scale_ih", i, &LayerTensors::scale_ih, &UnpackedLayer::scale_ih, {rows});
     visit("scale_hh", i, &LayerTensors::scale_hh, &UnpackedLayer::scale_hh, {rows});
   }
@@ -76,9 +68,9 @@ Gru make_gru(const std::vector<py::array>& tensors, const std::vector<py::array>
   sizes.reverse = reverse;
   sizes.bias = bias;
   sizes.reset_after = reset_after;
-  sizes.activation = from_name(kActivations, "activation", activation);
+  sizes.activation = function_named(&NamedFunction::candidate, "activation", activation);
   sizes.recurrent_activation =
-      from_name(kRecurrentActivations, "recurrent_activation", recurrent_activation);
+      function_named(&NamedFunction::gate, "recurrent_activation", recurrent_activation);
   if (bidirectional && reverse)
     throw py::value_error("reverse: expected False for a bidirectional model");
   if (input_size < 1 || hidden_size < 1 || num_layers < 1)

@@ -166,10 +166,11 @@ void linear(const PackedLinear& layer, const float* x, float* y, std::size_t row
   release_arena();
 }
 
-void activate(const KernelTable& kernels, Pointwise kind, const float* x, float* y, std::size_t n) {
+void activate(const KernelTable& kernels, Function function, const float* x, float* y,
+              std::size_t n) {
   const FlushDenormals flush;
   in_panels(x, y, n, 0.0f, [&](const float* from, float* to, std::size_t count) {
-    kernels.activate(kind, from, to, count);
+    kernels.activate(function, from, to, count);
   });
 }
 

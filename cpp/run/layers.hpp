@@ -40,7 +40,8 @@ void unpack_linear(const PackedLinear& layer, float* weight, float* bias);
 void linear(const PackedLinear& layer, const float* x, float* y, std::size_t rows);
 
 // x, y: [n].
-void activate(const KernelTable& kernels, Pointwise kind, const float* x, float* y, std::size_t n);
+void activate(const KernelTable& kernels, Function function, const float* x, float* y,
+              std::size_t n);
 
 // exp(x) / sum(exp(x)), or its logarithm, over each row; x, y: [rows, n]. NaN or +infinity in a
 // row, or nothing but -infinity, makes the whole row NaN.

@@ -383,13 +383,13 @@ class RowBlock {
   const bool in_place_;
 };
 
-// Enters what may multiply in a call of so many rows for the calling thread, and leaves it again.
+// For one thread of a call: enters the products that may multiply in it, and leaves them again.
 class EnteredProducts {
  public:
-  EnteredProducts(const PackedGru& gru, const Call& call, std::size_t rows)
-      : gru_(gru), call_(call), rows_(rows) {
-    for_each([](const Product& product) {
-      if (product.enter) product.enter();
+  EnteredProducts(const PackedGru& gru, const Call& call, const Plan& plan)
+      : gru_(gru), call_(call), most_rows_(plan.time_block * plan.row_block) {
+    for_each([&](const Product& product) {
+      if (product.enter) product.enter(plan.row_block);
     });
   }
   ~EnteredProducts() {
@@ -414,19 +414,19 @@ class EnteredProducts {
     };
     for (std::size_t i = begin; i < end; ++i)
       for (const ProductChoice& choice : gru_.layers[i].products)
-        if ((choice.product->enter || choice.product->leave) && choice.min_rows <= rows_ &&
+        if ((choice.product->enter || choice.product->leave) && choice.min_rows <= most_rows_ &&
             !used_before(choice.product, i))
           visit(*choice.product);
   }
 
   const PackedGru& gru_;
   const Call& call_;
-  const std::size_t rows_;
+  const std::size_t most_rows_;  // of an input product
 };
 
 void run_share(const Job& job, Share& share) {
   const FlushDenormals flush;
-  const EnteredProducts entered(job.gru, job.call, job.plan.time_block * job.plan.row_block);
+  const EnteredProducts entered(job.gru, job.call, job.plan);
   for (std::size_t row = share.rows.begin; row < share.rows.end; row += job.plan.row_block) {
     RowBlock block(job, share, row, std::min(job.plan.row_block, share.rows.end - row));
     if (job.gru.sizes.num_directions == 1) {

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "kernels/dispatch.hpp"
-#include "run/layers.hpp"
 #include "network/pack.hpp"
+#include "run/layers.hpp"
 #include "run/pool.hpp"
 #include "run/run.hpp"
 #include "run/stream.hpp"
@@ -155,7 +155,7 @@ void test_head(const KernelTable* kernels) {
           softmax(*kernels, y.data(), z.data(), rows, O);
           log_softmax(*kernels, y.data(), z.data(), rows, O);
           layer_norm(nullptr, nullptr, 1e-5, y.data(), z.data(), rows, O);
-          activate(*kernels, Pointwise::tanh, y.data(), z.data(), rows * O);
+          activate(*kernels, Function::tanh, y.data(), z.data(), rows * O);
           mean_over_time(call);
           max_over_time(call);
         },
@@ -181,9 +181,9 @@ int main() {
     for (const bool reset_after : {true, false})
       for (const std::size_t directions : {1, 2})
         for (const std::size_t layers : {1, 3})
-          test_gru({24, 40, layers, directions, true, reset_after, Activation::tanh,
-                    RecurrentActivation::sigmoid},
-                   choose_kernels(level.name));
+          test_gru(
+              {24, 40, layers, directions, true, reset_after, Function::tanh, Function::sigmoid},
+              choose_kernels(level.name));
   }
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed == 0 && passed > 0 ? 0 : 1;

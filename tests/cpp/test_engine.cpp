@@ -26,6 +26,10 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
 #endif
 
 using namespace fastgru;
@@ -72,27 +76,19 @@ struct TestGru {
   }
 };
 
-double recurrent(RecurrentActivation kind, double x) {
-  switch (kind) {
-    case RecurrentActivation::hard_sigmoid:
-      return std::clamp(x / 6 + 0.5, 0.0, 1.0);
-    case RecurrentActivation::hard_sigmoid_02:
-      return std::clamp(0.2 * x + 0.5, 0.0, 1.0);
-    case RecurrentActivation::sigmoid:
-      break;
-  }
-  return 1 / (1 + std::exp(-x));
-}
-
-double candidate(Activation kind, double x) {
-  switch (kind) {
-    case Activation::relu:
+double in_double(Function function, double x) {
+  switch (function) {
+    case Function::relu:
       return std::max(x, 0.0);
-    case Activation::identity:
+    case Function::identity:
       return x;
-    case Activation::sigmoid:
+    case Function::sigmoid:
       return 1 / (1 + std::exp(-x));
-    case Activation::tanh:
+    case Function::hard_sigmoid:
+      return std::clamp(x / 6 + 0.5, 0.0, 1.0);
+    case Function::hard_sigmoid_02:
+      return std::clamp(0.2 * x + 0.5, 0.0, 1.0);
+    case Function::tanh:
       break;
   }
   return std::tanh(x);
@@ -152,15 +148,15 @@ Result reference(const TestGru& gru, const Case& c) {
           };
           std::vector<double> r(H), z(H), rh(H), next(H);
           for (std::size_t u = 0; u < H; ++u) {
-            r[u] = recurrent(s.recurrent_activation, input(u) + state(u, h));
-            z[u] = recurrent(s.recurrent_activation, input(H + u) + state(H + u, h));
+            r[u] = in_double(s.recurrent_activation, input(u) + state(u, h));
+            z[u] = in_double(s.recurrent_activation, input(H + u) + state(H + u, h));
             rh[u] = r[u] * h[u];
           }
           for (std::size_t u = 0; u < H; ++u) {
             const std::size_t row = 2 * H + u;
             const double sum =
                 s.reset_after ? input(row) + r[u] * state(row, h) : input(row) + state(row, rh);
-            next[u] = z[u] * h[u] + (1 - z[u]) * candidate(s.activation, sum);
+            next[u] = z[u] * h[u] + (1 - z[u]) * in_double(s.activation, sum);
           }
           h = next;
           std::copy(h.begin(), h.end(), out[t].begin() + static_cast<std::ptrdiff_t>(d * H));
@@ -273,7 +269,7 @@ void test_gru(const GruSizes& sizes, std::size_t T, std::size_t B, bool ragged) 
       error = std::max(error, std::abs(got.h_n[i] - expected.h_n[i]) /
                                   std::max(1.0f, std::abs(expected.h_n[i])));
     // Promise 1's floor is 5e-7; relu and identity feed rounding back without bound.
-    check(error <= (sizes.activation == Activation::tanh ? 5e-7f : 2e-5f),
+    check(error <= (sizes.activation == Function::tanh ? 5e-7f : 2e-5f),
           name + ": error " + std::to_string(error));
     const Machine machine = machine_with(kernels->lanes);
     for (const Grid grid :
@@ -390,7 +386,24 @@ void test_pool(const GruSizes& sizes, std::size_t B) {
 // Cutting time into steps changes no bit; a copy goes its own way; reset returns to h_0.
 // ---- reduced precision ----
 
-// Weights as Python makes them: bfloat16's values by cutting off digits, or integers and scales.
+std::vector<Precision> reduced_precisions() {
+  std::vector<Precision> all;
+  for (std::size_t p = 0; p < kPrecisions; ++p)
+    if (static_cast<Precision>(p) != Precision::float32) all.push_back(static_cast<Precision>(p));
+  return all;
+}
+
+// To what a precision without scales can write.
+void round_to(Precision precision, Floats& weights) {
+  const Format& format = format_of(precision);
+  std::vector<char> panel(round_up(weights.size(), format.terms) * kPanel * format.element_bytes);
+  const PanelGate gate{panel.data(), kPanel * format.terms * format.element_bytes, nullptr,
+                       nullptr};
+  format.encode({weights.data(), nullptr, 1, weights.size()}, gate);
+  format.decode(gate, {weights.data(), nullptr, 1, weights.size()});
+}
+
+// Weights as Python makes them: values that a precision can write, or integers and scales.
 struct ReducedGru {
   TestGru gru;
   std::vector<Floats> scales;  // two a layer and direction
@@ -401,13 +414,8 @@ struct ReducedGru {
       layer.precision = precision;
       for (const std::size_t t : {4 * i, 4 * i + 1}) {
         Floats& weights = gru.tensors[t];
-        if (precision == Precision::bfloat16) {
-          for (float& w : weights) {
-            std::uint32_t bits;
-            std::memcpy(&bits, &w, sizeof bits);
-            bits &= 0xffff0000u;
-            std::memcpy(&w, &bits, sizeof w);
-          }
+        if (!format_of(precision).has_scales) {
+          round_to(precision, weights);
           continue;
         }
         const std::size_t rows = 3 * sizes.hidden_size, columns = weights.size() / rows;
@@ -422,7 +430,7 @@ struct ReducedGru {
         }
       }
     }
-    for (std::size_t i = 0; precision == Precision::int8 && i < gru.spec.layers.size(); ++i) {
+    for (std::size_t i = 0; !scales.empty() && i < gru.spec.layers.size(); ++i) {
       gru.spec.layers[i].scale_ih = scales[2 * i].data();
       gru.spec.layers[i].scale_hh = scales[2 * i + 1].data();
     }
@@ -485,8 +493,7 @@ void test_reduced(const GruSizes& sizes, Precision precision, std::size_t T, std
           "the best kernels are chosen");
     for (const auto& [choice, preference, min_rows] : choices) {
       for (PackedLayer& layer : packed.layers) layer.products = {{choice, preference, 1}};
-      const std::string name =
-          describe(sizes, c, choice->name) + (precision == Precision::int8 ? " int8" : " bfloat16");
+      const std::string name = describe(sizes, c, choice->name) + " " + name_of(precision);
       const Result got = check_reduced(packed, c, expected, name);
       if (kernels->fuses && choice->sums != Sums::own) results.emplace_back(name, got);
     }
@@ -501,7 +508,7 @@ void test_reduced(const GruSizes& sizes, Precision precision, std::size_t T, std
               back[5].data()});
       for (std::size_t t = 0; t < 4; ++t)
         check(back[t] == reduced.gru.tensors[4 * i + t], name + ": unpack");
-      for (std::size_t t = 0; precision == Precision::int8 && t < 2; ++t)
+      for (std::size_t t = 0; !reduced.scales.empty() && t < 2; ++t)
         check(back[4 + t] == reduced.scales[2 * i + t], name + ": scales");
     }
   }
@@ -634,7 +641,8 @@ struct Fake {
 Fake fake;
 thread_local bool inside_fake = false;
 
-void enter_fake() {
+void enter_fake(std::size_t rows) {
+  if (rows == 0) ++fake.outside;
   ++fake.entered;
   if (inside_fake) ++fake.twice;
   inside_fake = true;
@@ -644,17 +652,17 @@ void leave_fake() {
   if (!inside_fake) ++fake.outside;
   inside_fake = false;
 }
-template <auto Function>
+template <auto Member>
 void prepare_fake(const float* row, std::size_t reduction, const Operands& to, std::size_t index) {
   ++fake.prepared;
   if (!inside_fake) ++fake.outside;
-  (fake.behind->*Function)(row, reduction, to, index);
+  (fake.behind->*Member)(row, reduction, to, index);
 }
-template <auto Function>
+template <auto Member>
 void multiply_fake(const ProductBlock& block) {
   ++fake.multiplied;
   if (!inside_fake) ++fake.outside;
-  (fake.behind->*Function)(block);
+  (fake.behind->*Member)(block);
 }
 Product fake_before(const Product& behind) {
   fake.behind = &behind;
@@ -720,7 +728,7 @@ void test_choice_of_products() {
 // A call multiplies with the product for its number of rows, and each of its threads enters that
 // product once before and leaves it once after; calls with fewer rows leave it alone.
 void test_products_by_rows(bool reset_after) {
-  GruSizes sizes{24, 48, 2, 1, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+  GruSizes sizes{24, 48, 2, 1, true, reset_after, Function::tanh, Function::sigmoid};
   for (const std::size_t directions : {1, 2}) {
     sizes.num_directions = directions;
     const ReducedGru reduced(sizes, Precision::int8);
@@ -756,6 +764,97 @@ void test_products_by_rows(bool reset_after) {
         check(fake.entered == static_cast<int>(grid.threads()), "each thread enters a product");
       }
     }
+  }
+}
+
+// ---- the contract of kernels ----
+
+// Whether work() ends the process by an assertion. It runs in a process of its own.
+template <class Work>
+bool asserts(Work work) {
+#if defined(__linux__) && !defined(NDEBUG)
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    std::fclose(stderr);
+    work();
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+#else
+  (void)work;
+  return true;
+#endif
+}
+
+// Arguments that break the contract are caught at the top of a function of the table, in builds
+// with assertions: this one, where developers and sanitizers build it.
+void test_contract() {
+#if !defined(__linux__) || defined(NDEBUG)
+  std::printf("SKIPPED: assertions, which this build does not have\n");
+#endif
+  constexpr std::size_t H = 20, K = 5, rows = 3;
+  const GruSizes sizes{K, H, 1, 1, true, true, Function::tanh, Function::sigmoid};
+  for (const KernelTable* kernels : runnable()) {
+    const PackedGru packed = pack(TestGru(sizes).spec, kernels);
+    const PackedLayer& layer = packed.layers[0];
+    const Floats x(rows * K, 0.5f);
+    const Buffer gates(rows * 2 * kGates * kPanel * sizeof(float)), states(2 * rows * 48 * 4);
+    Floats y(rows * H);
+    const float* x_rows[rows];
+    float* out_rows[rows];
+    for (std::size_t r = 0; r < rows; ++r) {
+      x_rows[r] = &x[r * K];
+      out_rows[r] = &y[r * H];
+    }
+    InputProduct input{};
+    input.weights = {layer.input.from_panel(0), {}, layer.input_bias, K, 256, false};
+    input.multiplier = {layer.products.front().product, {}, false};
+    input.x = x_rows;
+    input.out = reinterpret_cast<float*>(gates.data());
+    input.rows = rows;
+    input.units = H;
+    UnitSteps steps{};
+    steps.weights = {layer.recurrent.from_panel(0), {}, layer.recurrent_bias, H, 256, false};
+    steps.multiplier = input.multiplier;
+    steps.gates = input.out;
+    auto* const state = reinterpret_cast<float*>(states.data());
+    steps.state = {state, state + rows * 48, 48};
+    steps.output = {out_rows, 0, 0};
+    steps.units = {0, H, H};
+    steps.activations = {Function::tanh, Function::sigmoid};
+    steps.rows = rows;
+    steps.steps = 1;
+
+    const std::string name = std::string(kernels->name) + " contract: ";
+    kernels->input_product(input);
+    kernels->steps_reset_after(steps);  // as it should be
+    check(std::none_of(y.begin(), y.end(), [](float v) { return v == 0; }), name + "kept");
+    const auto input_asserts = [&](auto break_it) {
+      InputProduct broken = input;
+      break_it(broken);
+      return asserts([&] { kernels->input_product(broken); });
+    };
+    const auto steps_assert = [&](auto break_it) {
+      UnitSteps broken = steps;
+      break_it(broken);
+      return asserts([&] { kernels->steps_reset_after(broken); });
+    };
+    check(input_asserts([](InputProduct& a) { a.rows = 0; }), name + "no rows");
+    check(input_asserts([](InputProduct& a) { a.out += 1; }), name + "alignment");
+    check(input_asserts([](InputProduct& a) { a.weights.matrix.panel_bytes += 64; }),
+          name + "a matrix of another size");
+    check(input_asserts([](InputProduct& a) { a.multiplier.product = nullptr; }), name + "null");
+    check(steps_assert([](UnitSteps& a) { a.units.first = 1; }), name + "whole panels");
+    check(steps_assert([](UnitSteps& a) { a.units.count = 16; }),
+          name + "other shares that nobody waits for");
+    check(steps_assert([](UnitSteps& a) { a.state.next = a.state.current; }), name + "two states");
+    check(steps_assert([](UnitSteps& a) { a.state.stride = 24; }), name + "stride");
+    check(steps_assert([&](UnitSteps& a) { a.weights = input.weights; }), name + "other weights");
+    check(asserts([&] { kernels->activate(Function::tanh, x.data(), y.data(), 5); }),
+          name + "whole panels of elements");
   }
 }
 
@@ -795,7 +894,7 @@ void test_activations() {
   x.resize(round_up(x.size(), kPanel), 0.5f);
   Floats nan(kPanel, NAN), y(x.size());
   for (const KernelTable* kernels : runnable()) {
-    kernels->activate(Pointwise::sigmoid, x.data(), y.data(), x.size());
+    kernels->activate(Function::sigmoid, x.data(), y.data(), x.size());
     double error = 0;
     bool bounded = true;
     for (std::size_t i = 0; i < x.size(); ++i) {
@@ -804,15 +903,15 @@ void test_activations() {
     }
     check(error < 2e-7 && bounded,
           std::string(kernels->name) + " sigmoid: " + std::to_string(error));
-    kernels->activate(Pointwise::tanh, x.data(), y.data(), x.size());
+    kernels->activate(Function::tanh, x.data(), y.data(), x.size());
     error = 0;
     for (std::size_t i = 0; i < x.size(); ++i) {
       error = std::max(error, std::abs(y[i] - std::tanh(static_cast<double>(x[i]))));
       bounded &= std::abs(y[i]) <= 1;
     }
     check(error < 2e-7 && bounded, std::string(kernels->name) + " tanh: " + std::to_string(error));
-    for (const Pointwise kind : {Pointwise::sigmoid, Pointwise::tanh, Pointwise::relu,
-                                 Pointwise::hard_sigmoid, Pointwise::hard_sigmoid_02}) {
+    for (const Function kind : {Function::sigmoid, Function::tanh, Function::relu,
+                                Function::hard_sigmoid, Function::hard_sigmoid_02}) {
       kernels->activate(kind, nan.data(), y.data(), kPanel);
       check(std::isnan(y[0]) && std::isnan(y[kPanel - 1]), "NaN in gives NaN out");
     }
@@ -934,8 +1033,8 @@ int main() {
   GruSizes s;
   for (const bool reset_after : {true, false}) {
     for (const std::size_t H : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65}) {
-      s = {H % 5 + 1, H,           1 + H % 3,        1 + H % 2,
-           true,      reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+      s = {H % 5 + 1, H,           1 + H % 3,      1 + H % 2,
+           true,      reset_after, Function::tanh, Function::sigmoid};
       for (const std::size_t B : {1, 2, 3, 5, 9}) test_gru(s, 6, B, B % 2 == 1);
       if (H < 8 || H == 17) test_gru(s, 3, 37, true);  // rows in the lanes
       test_unpack(s);
@@ -944,44 +1043,44 @@ int main() {
       test_stream(s, 5, H % 4 + 1);
       for (const std::size_t B : {1, 3, 11}) test_pool(s, B);
     }
-    s = {300, 270, 1, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+    s = {300, 270, 1, 2, true, reset_after, Function::tanh, Function::sigmoid};
     test_gru(s, 4, 19, true);  // sums longer than one chain; more rows than a tile
-    s = {24, 48, 2, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+    s = {24, 48, 2, 2, true, reset_after, Function::tanh, Function::sigmoid};
     test_gru(s, 40, 70, true);  // large enough for several threads and row blocks
-    s = {8, 4, 2, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+    s = {8, 4, 2, 2, true, reset_after, Function::tanh, Function::sigmoid};
     test_gru(s, 40, 45, true);  // rows in the lanes, until few are left
-    for (const Activation a : {Activation::relu, Activation::sigmoid, Activation::identity})
-      for (const RecurrentActivation r :
-           {RecurrentActivation::hard_sigmoid, RecurrentActivation::hard_sigmoid_02}) {
+    for (const Function a : {Function::relu, Function::sigmoid, Function::identity})
+      for (const Function r : {Function::hard_sigmoid, Function::hard_sigmoid_02}) {
         s = {3, 17, 1, 1, true, reset_after, a, r};
         test_gru(s, 4, 3, false);
       }
     test_gru(s, 0, 2, false);
   }
-  for (const Precision precision : {Precision::bfloat16, Precision::int8})
+  for (const Precision precision : reduced_precisions())
     for (const bool reset_after : {true, false}) {
       for (const std::size_t H : {1, 3, 4, 8, 15, 16, 17, 33, 65}) {
-        s = {H % 5 + 1, H,           1 + H % 2,        1 + H % 2,
-             true,      reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+        s = {H % 5 + 1, H,           1 + H % 2,      1 + H % 2,
+             true,      reset_after, Function::tanh, Function::sigmoid};
         for (const std::size_t B : {1, 2, 3, 9}) test_reduced(s, precision, 6, B);
       }
-      s = {301, 270, 1, 2, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+      s = {301, 270, 1, 2, true, reset_after, Function::tanh, Function::sigmoid};
       test_reduced(s, precision, 4, 19);
-      s = {24, 48, 2, 1, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+      s = {24, 48, 2, 1, true, reset_after, Function::tanh, Function::sigmoid};
       test_reduced(s, precision, 12, 150);
     }
   // Both orders of panels, with weights near and far (test_reduced tries both by itself).
   for (const bool reset_after : {true, false})
     for (const std::size_t T : {1, 2, 5}) {
-      s = {301, 270, 1, 1, true, reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+      s = {301, 270, 1, 1, true, reset_after, Function::tanh, Function::sigmoid};
       for (const std::size_t B : {1, 2, 3, 9}) test_gru(s, T, B, false);
       if (T == 1) continue;
-      for (const Precision precision : {Precision::bfloat16, Precision::int8})
+      for (const Precision precision : reduced_precisions())
         for (const std::size_t B : {1, 9}) test_reduced(s, precision, T, B);
     }
   test_far();
   test_cut();
   test_formats();
+  test_contract();
   test_choice_of_products();
   for (const bool reset_after : {true, false}) test_products_by_rows(reset_after);
   test_exact_sums();

@@ -179,7 +179,7 @@ void test_activate(std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) exact[i] = std::tanh(static_cast<double>(x[i]));
   check_isas(exact, "tanh n=" + std::to_string(n), [&](const KernelTable& kernels) {
     Floats y(n);
-    activate(kernels, Pointwise::tanh, x.data(), y.data(), n);
+    activate(kernels, Function::tanh, x.data(), y.data(), n);
     return y;
   });
 }

@@ -20,29 +20,25 @@ namespace {
 
 // Default: sigmoid, tanh and no trace, the case that must be fast; otherwise as the call says.
 FASTGRU_INLINE bool is_default(const Activations& a, const Output& output) {
-  return a.candidate == Activation::tanh && output.trace == 0 &&
-         a.gates == RecurrentActivation::sigmoid;
+  return a.candidate == Function::tanh && output.trace == 0 && a.gates == Function::sigmoid;
 }
 // Out of line and a vector at a time: calls that are not so need not be fast, and code has a
 // size.
 template <class V>
-FASTGRU_NOINLINE V any_gate(RecurrentActivation kind, V x) {
-  return recurrent_activation(kind, x);
-}
-template <class V>
-FASTGRU_NOINLINE V any_candidate(Activation kind, V x) {
-  return candidate_activation(kind, x);
+FASTGRU_NOINLINE V any_function(Function function, V x) {
+  return apply(function, x);
 }
 template <bool Default, class V, int N>
 FASTGRU_INLINE Group<V, N> gate(const Activations& a, const Group<V, N>& x) {
   if (Default) return sigmoid(x);
-  return Group<V, N>::each([&](int i) FASTGRU_INLINE_LAMBDA { return any_gate(a.gates, x.v[i]); });
+  return Group<V, N>::each([&](int i)
+                               FASTGRU_INLINE_LAMBDA { return any_function(a.gates, x.v[i]); });
 }
 template <bool Default, class V, int N>
 FASTGRU_INLINE Group<V, N> candidate(const Activations& a, const Group<V, N>& x) {
   if (Default) return tanh(x);
-  return Group<V, N>::each(
-      [&](int i) FASTGRU_INLINE_LAMBDA { return any_candidate(a.candidate, x.v[i]); });
+  return Group<V, N>::each([&](int i)
+                               FASTGRU_INLINE_LAMBDA { return any_function(a.candidate, x.v[i]); });
 }
 
 // z = 1 keeps h and z = 0 gives n, both to the bit.

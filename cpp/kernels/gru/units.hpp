@@ -1,5 +1,5 @@
-// The float32 GRU kernels with units in the lanes: one source for every ISA. Include a vec_*.hpp
-// first. gates.hpp has the equations, product.hpp the products and Note [Same bits].
+// The GRU kernels with units in the lanes, in every precision: one source for every ISA. Include a
+// vec_*.hpp first. gates.hpp has the equations, product.hpp the products and Note [Same bits].
 //
 // Everything runs in one thread (OtherShares waits for others), allocates nothing and
 // computes whole vectors: panels are padded with zeros, and only what exists is written to the

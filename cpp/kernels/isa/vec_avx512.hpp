@@ -1,8 +1,10 @@
-// Sixteen floats in a zmm register; needs AVX-512 F, BW, DQ and VL. Only isa_avx512.cpp may include
-// this. Every operation gives the bits that its AVX2 namesake gives, see Note [Same bits].
+// Sixteen floats in a zmm register; needs AVX-512 F, BW, DQ and VL. Only files that add_isa()
+// compiles with these may include this. Every operation gives the bits that its AVX2 namesake
+// gives, see Note [Same bits].
 #pragma once
 
-#if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || \
+    !defined(__AVX512VL__)
 #error "vec_avx512.hpp compiled without AVX-512: sources using it belong in add_isa(avx512)"
 #endif
 
