@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.cases import Case
+from fastgru import _core
 
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 
@@ -56,15 +57,22 @@ class Machine:
         return below[1]
 
 
+def level_of(isa: str) -> str:
+    """The instruction set level of a level's or a product's name, as fastgru lists them.
+
+    >>> level_of("portable")
+    'portable'
+    """
+    return next((p["level"] for p in _core.products() if p["name"] == isa), isa)
+
+
 def machine(probe: dict[str, Any], isa: str, threads: int) -> Machine | None:
     """The probe's figures for an instruction set level; None if it measured no such level.
 
-    Levels with extensions in their names (avx512_bf16) use those of the level. The figures are
-    those of as many cores at once as there are threads, or of the next number measured above it.
+    The figures are those of as many cores at once as there are threads, or of the next number
+    measured above it.
     """
-    level = isa.split("_", maxsplit=1)[0]
-    if level not in ("avx2", "avx512"):
-        level = "portable"
+    level = level_of(isa)
     runs = probe["runs"]
     run = next((run for run in runs if run["threads"] >= threads), runs[-1])
     rates = {name: by_isa.get(level) for name, by_isa in run["peak"].items()}

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
+from benchmarks.limit import level_of
 from benchmarks.peers import BEFORE, FROM_CPP, MODULES, OF_FASTGRU, OURS, OWN, REDUCED
 from benchmarks.results import CaseResult, Results
 from benchmarks.sweeps import CLIFF, RAGGED, ragged_costs, sweeps
@@ -213,7 +214,7 @@ def _share_lines(results: Results) -> list[str]:
         if not rows:
             continue
         shares = {row.case.name: row.share for row in rows if row.share}
-        level = (rows[0].peers[OURS].setting or "").split("_")[0]
+        level = level_of(rows[0].peers[OURS].setting or "")
         target = SHARE_TARGETS.get(level, (None, None))[0 if large else 1]
         below = sorted((s, name) for name, s in shares.items() if target and s < target)
         worst = min(shares, key=lambda name: shares[name])

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ISA_LEVELS
+from fastgru import _core
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "cpp" / "kernels"
 CMAKE = ROOT / "CMakeLists.txt"
 
 
-# Kernels for levels whose CPUs do not all have the instructions.
-EXTRAS = ["avx512_bf16", "avx512_vnni"] if "avx512" in ISA_LEVELS else []
+# Every file of cpp/kernels/levels.inc: an ISA level, or a product with more instructions.
+FILES = sorted({product["name"] for product in _core.products()})
 
 
 def isa_flags() -> dict[str, list[str]]:
@@ -35,8 +35,17 @@ def isa_flags() -> dict[str, list[str]]:
     return {name: [*common[1].split(), *flags.split()] for name, flags in calls}
 
 
+def test_list() -> None:
+    """What is listed is what there is: a source each, and flags in CMakeLists.txt."""
+    sources = {path.stem.removeprefix("isa_") for path in (KERNELS / "isa").glob("isa_*.cpp")}
+    if not (sources and CMAKE.exists()):
+        pytest.skip("no source tree beside the tests")
+    assert set(isa_flags()) == sources
+    assert set(FILES) <= sources  # fewer where a build is for another processor
+
+
 @pytest.mark.parametrize("optimisation", ["-O0", "-O3"])
-@pytest.mark.parametrize("name", [*ISA_LEVELS, *EXTRAS])
+@pytest.mark.parametrize("name", FILES)
 def test_one_symbol_and_no_weak_ones(name: str, optimisation: str, tmp_path: Path) -> None:
     """One global function, and nothing that the linker may merge with another ISA's."""
     compiler, nm = shutil.which(os.environ.get("CXX", "c++")), shutil.which("nm")

@@ -3,8 +3,8 @@
 // FMA gives the same bits (Note [Same bits] in product.hpp).
 #pragma once
 
+#include "kernels/contract.hpp"
 #include "kernels/inline.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
@@ -100,28 +100,19 @@ FASTGRU_INLINE V hard_sigmoid(V x, float slope) {
 }
 
 template <class V>
-FASTGRU_INLINE V recurrent_activation(RecurrentActivation kind, V x) {
-  switch (kind) {
-    case RecurrentActivation::hard_sigmoid:
-      return hard_sigmoid(x, 1.0f / 6.0f);
-    case RecurrentActivation::hard_sigmoid_02:
-      return hard_sigmoid(x, 0.2f);
-    case RecurrentActivation::sigmoid:
-      break;
-  }
-  return sigmoid(x);
-}
-
-template <class V>
-FASTGRU_INLINE V candidate_activation(Activation kind, V x) {
-  switch (kind) {
-    case Activation::relu:
+FASTGRU_INLINE V apply(Function function, V x) {
+  switch (function) {
+    case Function::relu:
       return relu(x);
-    case Activation::sigmoid:
+    case Function::sigmoid:
       return sigmoid(x);
-    case Activation::identity:
+    case Function::identity:
       return x;
-    case Activation::tanh:
+    case Function::hard_sigmoid:
+      return hard_sigmoid(x, 1.0f / 6.0f);
+    case Function::hard_sigmoid_02:
+      return hard_sigmoid(x, 0.2f);
+    case Function::tanh:
       break;
   }
   return tanh(x);

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/table.hpp"
+#include "kernels/contract.hpp"
 #include "system/buffer.hpp"
 
 namespace fastgru {
@@ -14,7 +14,7 @@ namespace fastgru {
 // places of a panel's three gates, so that input_product() writes a row's outputs in their order.
 // It needs no kernel of its own, and has the same bits on every ISA with FMAs, in any batch.
 struct PackedLinear {
-  static constexpr std::size_t kPanelOutputs = 3 * kPanel;
+  static constexpr std::size_t kPanelOutputs = kGates * kPanel;
 
   std::size_t inputs = 0;   // K
   std::size_t outputs = 0;  // O
@@ -58,7 +58,7 @@ struct OneHot {
 
 struct PackedActivation {
   const KernelTable* kernels = nullptr;
-  Pointwise function = Pointwise::sigmoid;
+  Function function = Function::sigmoid;
 };
 
 struct PackedSoftmax {

@@ -50,9 +50,9 @@ struct Node {
   const PackedLinear* linear = nullptr;
   const PackedLayerNorm* norm = nullptr;
   const PackedEmbedding* embedding = nullptr;
-  const KernelTable* kernels = nullptr;     // activation, softmax, log_softmax
-  Pointwise function = Pointwise::sigmoid;  // activation
-  bool bidirectional = false;               // gru: both directions; last: see OverTime
+  const KernelTable* kernels = nullptr;   // activation, softmax, log_softmax
+  Function function = Function::sigmoid;  // activation
+  bool bidirectional = false;             // gru: both directions; last: see OverTime
 
   bool is_gru() const { return kind == Kind::gru; }
   // Whether it gives one row for each sequence.

@@ -5,40 +5,43 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/dispatch.hpp"
 #include "network/spec.hpp"
 #include "plan/machine.hpp"
 #include "system/buffer.hpp"
 
 namespace fastgru {
 
-// ReducedMatrix, as it is written.
+// A matrix that this network owns: a Matrix as packing writes it.
 struct PackedMatrix {
-  std::byte* weights = nullptr;
+  std::byte* data = nullptr;
   float* scales = nullptr;
   std::int32_t* offsets = nullptr;
   std::size_t gates = 0;
   std::size_t panel_bytes = 0;
 
-  ReducedMatrix from_panel(std::size_t panel) const {
+  // The part of it that begins with a panel; an empty matrix stays empty.
+  Matrix from_panel(std::size_t panel) const {
     const std::size_t values = panel * gates * kPanel;
-    return {weights ? weights + panel * panel_bytes : nullptr, scales ? scales + values : nullptr,
-            offsets ? offsets + values : nullptr};
+    return {data ? data + panel * panel_bytes : nullptr, panel_bytes,
+            scales ? scales + values : nullptr, offsets ? offsets + values : nullptr};
   }
 };
 
-// All 64-byte aligned; P panels, K the layer's input size. Padding units hold zeros throughout.
+// All 64-byte aligned. Padding units and terms hold zeros throughout.
 struct PackedLayer {
-  const ReducedKernels* reduced = nullptr;  // null: float32
+  std::vector<ProductChoice> products;  // not empty, best first: choose_products()
   Precision precision = Precision::float32;
-  bool fine_states = false;  // int8: Note [int8]
-  // In float32, else null:
-  float* input_weights = nullptr;      // [P][K][3][kPanel]
-  float* recurrent_weights = nullptr;  // reset after: [P][H][3][kPanel]; before: [P][H][2][kPanel]
-  float* candidate_weights = nullptr;  // reset before: [P][H][1][kPanel]; after: null
-  float* input_bias = nullptr;         // [P][3][kPanel]
-  float* recurrent_bias = nullptr;     // [P][3][kPanel]
-  // In reduced precision; gates as above.
-  PackedMatrix input, recurrent, candidate;
+  bool fine_states = false;         // Note [int8]
+  PackedMatrix input;               // r, z, n
+  PackedMatrix recurrent;           // reset after: r, z, n; before: r, z
+  PackedMatrix candidate;           // reset before: n; after: empty
+  float* input_bias = nullptr;      // [P][kGates][kPanel]
+  float* recurrent_bias = nullptr;  // [P][kGates][kPanel]
+
+  // What all its products have in common.
+  const Format& format() const { return products.front().product->format; }
+  bool takes_operands() const { return products.front().product->takes_operands; }
 };
 
 // What every plan asks of a packed GRU: found once, by facts_of() in plan/cost.hpp.
@@ -64,12 +67,12 @@ PackedGru pack(const GruSpec& spec, const KernelTable* kernels);
 
 // The inverse for one layer, to the bit. Any may be null.
 struct UnpackedLayer {
-  float* weight_ih;  // [3H, K]
-  float* weight_hh;  // [3H, H]
-  float* bias_ih;    // [3H]
-  float* bias_hh;    // [3H]
-  float* scale_ih;   // [3H]
-  float* scale_hh;   // [3H]
+  float* weight_ih;  // [kGates * H, K]
+  float* weight_hh;  // [kGates * H, H]
+  float* bias_ih;    // [kGates * H]
+  float* bias_hh;    // [kGates * H]
+  float* scale_ih;   // [kGates * H]
+  float* scale_hh;   // [kGates * H]
 };
 void unpack(const PackedGru& gru, std::size_t index, const UnpackedLayer& to);
 

@@ -6,24 +6,21 @@
 #include <cstddef>
 #include <vector>
 
-#include "kernels/table.hpp"
+#include "kernels/contract.hpp"
 
 namespace fastgru {
-
-// What weights are stored in and multiplied as.
-enum class Precision { float32, bfloat16, int8 };
 
 // One layer in one direction, PyTorch's layout. K is the layer's input size.
 // bfloat16: weights have bfloat16's values. int8: they are integers in -127..127, and `scale_*`
 // what each row is multiplied by.
 struct LayerTensors {
-  const float* weight_ih = nullptr;  // [3H, K], row-major; gates r, z, n: Note [Gate order]
-  const float* weight_hh = nullptr;  // [3H, H], row-major
-  const float* bias_ih = nullptr;    // [3H] or null
-  const float* bias_hh = nullptr;    // [3H] or null
+  const float* weight_ih = nullptr;  // [kGates * H, K], row-major; gates r, z, n: Note [Gate order]
+  const float* weight_hh = nullptr;  // [kGates * H, H], row-major
+  const float* bias_ih = nullptr;    // [kGates * H] or null
+  const float* bias_hh = nullptr;    // [kGates * H] or null
   Precision precision = Precision::float32;
-  const float* scale_ih = nullptr;  // [3H], int8 only
-  const float* scale_hh = nullptr;  // [3H], int8 only
+  const float* scale_ih = nullptr;  // [kGates * H], int8 only
+  const float* scale_hh = nullptr;  // [kGates * H], int8 only
 };
 
 struct GruSizes {
@@ -33,8 +30,8 @@ struct GruSizes {
   std::size_t num_directions = 1;  // 1 or 2
   bool bias = true;
   bool reset_after = true;
-  Activation activation = Activation::tanh;
-  RecurrentActivation recurrent_activation = RecurrentActivation::sigmoid;
+  Function activation = Function::tanh;
+  Function recurrent_activation = Function::sigmoid;
   bool reverse = false;  // the only direction runs from the end of a sequence to its start
 
   // K of a layer.

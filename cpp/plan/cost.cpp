@@ -39,15 +39,7 @@ double feature_nanoseconds(Node::Kind kind) {
 constexpr double kRowsPerReading = 64;
 
 double weight_size(Precision precision) {
-  switch (precision) {
-    case Precision::bfloat16:
-      return 2;
-    case Precision::int8:
-      return 1;
-    case Precision::float32:
-      break;
-  }
-  return 4;
+  return static_cast<double>(format_of(precision).element_bytes);
 }
 
 Precision precision_of(const PackedGru& gru, std::size_t layer) {

@@ -78,13 +78,13 @@ Machine machine_for(const KernelTable& kernels) {
   Machine machine = cached;
   machine.lanes = kernels.lanes;
   machine.gflops = kGflopsPerLane * static_cast<double>(kernels.lanes);
-  const auto term_cost = [&](Precision precision, const ReducedKernels& own, double dot,
-                             double widened) {
-    const bool has_dot = choose_reduced(kernels, precision) != &own;
+  const auto term_cost = [&](Precision precision, double dot, double widened) {
+    const auto choices = choose_products(runnable_products(kernels, precision));
+    const bool has_dot = choices.front().product != &own_product(kernels, precision);
     machine.term_cost[static_cast<std::size_t>(precision)] = has_dot ? dot : widened;
   };
-  term_cost(Precision::bfloat16, kernels.bfloat16, kBfloat16Dot, kBfloat16Widened);
-  term_cost(Precision::int8, kernels.int8, kInt8Dot, kInt8Widened);
+  term_cost(Precision::bfloat16, kBfloat16Dot, kBfloat16Widened);
+  term_cost(Precision::int8, kInt8Dot, kInt8Widened);
   return machine;
 }
 

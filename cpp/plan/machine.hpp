@@ -4,11 +4,9 @@
 
 #include <cstddef>
 
+#include "kernels/contract.hpp"
+
 namespace fastgru {
-
-struct KernelTable;
-
-constexpr std::size_t kPrecisions = 3;  // of Precision in network/spec.hpp
 
 struct Machine {
   double gflops = 0;      // the peak of one core in float32, roughly

@@ -24,6 +24,7 @@
 #include <unistd.h>
 #endif
 
+#include "network/functions.hpp"
 #include "network/network.hpp"
 #include "plan/cost.hpp"
 #include "python/arrays.hpp"
@@ -79,6 +80,19 @@ template <class T, std::size_t N>
 T from_name(const Named<T> (&table)[N], const char* what, const std::string& name) {
   std::string choices;
   for (const Named<T>& entry : table) {
+    if (name == entry.name) return entry.value;
+    choices += (choices.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  throw py::value_error(std::string(what) + ": expected one of " + choices + ", got '" + name +
+                        "'");
+}
+
+// The same of the functions that may stand in a place: candidate, gate or layer.
+inline Function function_named(bool NamedFunction::* place, const char* what,
+                               const std::string& name) {
+  std::string choices;
+  for (const NamedFunction& entry : kFunctions) {
+    if (!(entry.*place)) continue;
     if (name == entry.name) return entry.value;
     choices += (choices.empty() ? "" : ", ") + std::string(entry.name);
   }

@@ -17,22 +17,16 @@ const PackedGru& packed_of(const Gru& gru) {
   return *layer_of<std::shared_ptr<const PackedGru>>(gru);
 }
 
-constexpr Named<Activation> kActivations[] = {{"tanh", Activation::tanh},
-                                              {"relu", Activation::relu},
-                                              {"sigmoid", Activation::sigmoid},
-                                              {"identity", Activation::identity}};
-constexpr Named<RecurrentActivation> kRecurrentActivations[] = {
-    {"sigmoid", RecurrentActivation::sigmoid},
-    {"hard_sigmoid", RecurrentActivation::hard_sigmoid},
-    {"hard_sigmoid_02", RecurrentActivation::hard_sigmoid_02}};
-constexpr Named<Precision> kPrecisions[] = {
-    {"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}};
+constexpr Named<Precision> kPrecisionsByName[] = {
+#define FASTGRU_PRECISION(name) {#name, Precision::name},
+#include "kernels/levels.inc"
+};
 
 // The four tensors of every layer and direction, in the flat order of GRU's constructor.
 // visit(name, index of the layer and direction, member, shape)
 template <class Visit>
 void for_each_tensor(const GruSizes& sizes, Visit visit) {
-  const std::size_t rows = checked_product(3, sizes.hidden_size);
+  const std::size_t rows = checked_product(kGates, sizes.hidden_size);
   for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
     visit("weight_ih", i, &LayerTensors::weight_ih, &UnpackedLayer::weight_ih,
           {rows, sizes.layer_input(i / sizes.num_directions)});
@@ -44,13 +38,13 @@ void for_each_tensor(const GruSizes& sizes, Visit visit) {
   }
 }
 
-// The scales of every layer and direction in int8, in the same order.
+// The scales of every layer and direction whose precision has them, in the same order.
 // visit(name, index of the layer and direction, member, shape)
 template <class Visit>
 void for_each_scale(const GruSizes& sizes, const std::vector<Precision>& precisions, Visit visit) {
-  const std::size_t rows = checked_product(3, sizes.hidden_size);
+  const std::size_t rows = checked_product(kGates, sizes.hidden_size);
   for (std::size_t i = 0; i < sizes.num_layers * sizes.num_directions; ++i) {
-    if (precisions[i / sizes.num_directions] != Precision::int8) continue;
+    if (!format_of(precisions[i / sizes.num_directions]).has_scales) continue;
     visit("scale_ih", i, &LayerTensors::scale_ih, &UnpackedLayer::scale_ih, {rows});
     visit("scale_hh", i, &LayerTensors::scale_hh, &UnpackedLayer::scale_hh, {rows});
   }
@@ -73,9 +67,9 @@ std::unique_ptr<Gru> make_gru(const std::vector<py::array>& tensors,
   sizes.reverse = reverse;
   sizes.bias = bias;
   sizes.reset_after = reset_after;
-  sizes.activation = from_name(kActivations, "activation", activation);
+  sizes.activation = function_named(&NamedFunction::candidate, "activation", activation);
   sizes.recurrent_activation =
-      from_name(kRecurrentActivations, "recurrent_activation", recurrent_activation);
+      function_named(&NamedFunction::gate, "recurrent_activation", recurrent_activation);
   if (bidirectional && reverse)
     throw py::value_error("reverse: expected False for a bidirectional model");
   if (input_size < 1 || hidden_size < 1 || num_layers < 1)
@@ -92,7 +86,7 @@ std::unique_ptr<Gru> make_gru(const std::vector<py::array>& tensors,
                           std::to_string(precisions.size()));
   std::vector<Precision> parsed;
   for (const std::string& name : precisions)
-    parsed.push_back(from_name(kPrecisions, "precision", name));
+    parsed.push_back(from_name(kPrecisionsByName, "precision", name));
   for (std::size_t i = 0; i < spec.layers.size(); ++i)
     spec.layers[i].precision = parsed[i / sizes.num_directions];
   auto next = tensors.begin(), end = tensors.end();
@@ -140,8 +134,7 @@ std::vector<std::string> gru_kernels(const Gru& gru) {
   std::vector<std::string> names;
   const PackedGru& packed = packed_of(gru);
   for (std::size_t i = 0; i < packed.layers.size(); i += packed.sizes.num_directions)
-    names.emplace_back(packed.layers[i].reduced ? packed.layers[i].reduced->name
-                                                : packed.kernels->name);
+    names.push_back(names_of(packed.layers[i].products));
   return names;
 }
 
@@ -233,11 +226,27 @@ py::array_t<float> trace_layer(const Gru& gru, std::size_t layer, const py::arra
 std::map<std::string, std::string> default_kernels() {
   const KernelTable& level = *choose_kernels("");
   std::map<std::string, std::string> names;
-  for (const auto& [name, precision] : kPrecisions) {
-    const ReducedKernels* reduced = choose_reduced(level, precision);
-    names[name] = reduced ? reduced->name : level.name;
-  }
+  for (const auto& [name, precision] : kPrecisionsByName)
+    names[name] = names_of(choose_products(runnable_products(level, precision)));
   return names;
+}
+
+// Every product that this build has: kernels/levels.inc.
+py::list list_products() {
+  constexpr const char* kSums[] = {"exact", "chains", "own"};
+  py::list products;
+  for (const ListedProduct& listed : listed_products()) {
+    py::dict d;
+    d["name"] = listed.name;
+    d["level"] = listed.level;
+    d["precision"] = name_of(listed.precision);
+    d["preference"] = listed.preference;
+    d["min_rows"] = listed.min_rows;
+    d["sums"] =
+        listed.product ? py::cast(kSums[static_cast<int>(listed.product->sums)]) : py::none();
+    products.append(d);
+  }
+  return products;
 }
 
 }  // namespace
@@ -257,6 +266,7 @@ void bind_gru(py::module_& m) {
       .def("trace_layer", &trace_layer, py::arg("layer"), py::arg("x"), py::arg("h_0"));
   bind_shortcut(m, "shortcut_call", &fast_call);
   m.def("default_kernels", &default_kernels);
+  m.def("products", &list_products);
 }
 
 }  // namespace fastgru

@@ -12,11 +12,6 @@
 namespace fastgru {
 namespace {
 
-constexpr Named<Pointwise> kPointwise[] = {{"sigmoid", Pointwise::sigmoid},
-                                           {"tanh", Pointwise::tanh},
-                                           {"relu", Pointwise::relu},
-                                           {"hard_sigmoid", Pointwise::hard_sigmoid},
-                                           {"hard_sigmoid_02", Pointwise::hard_sigmoid_02}};
 constexpr Named<OverTime::Kind> kOverTime[] = {{"last", OverTime::Kind::last},
                                                {"mean", OverTime::Kind::mean},
                                                {"max", OverTime::Kind::max},
@@ -161,7 +156,7 @@ void bind_layers(py::module_& m) {
       .def(py::init([](const std::string& name, const std::optional<std::string>& isa) {
              return make_layer<ActivationLayer>(
                  PackedActivation{choose_kernels(isa.value_or("")),
-                                  from_name(kPointwise, "name", name)},
+                                  function_named(&NamedFunction::layer, "name", name)},
                  0);
            }),
            py::arg("name"), py::arg("isa"))

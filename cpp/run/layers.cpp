@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/dispatch.hpp"
+
 namespace fastgru {
 namespace {
 
@@ -25,7 +27,7 @@ std::size_t panels_at_once(const PackedLinear& layer, std::size_t rows) {
 }
 
 // Eight sums in double, of every eighth term; total() adds them in pairs.
-struct Sums {
+struct RunningSums {
   static constexpr std::size_t kSums = 8;
   double sums[kSums] = {};
 
@@ -46,7 +48,7 @@ struct Sums {
 
 template <class Term>
 double sum_of(std::size_t n, Term term) {
-  Sums sums;
+  RunningSums sums;
   sums.add(n, term);
   return sums.total();
 }
@@ -91,16 +93,18 @@ void linear_rows(const PackedLinear& layer, const float* const* x, const RowTarg
   const std::size_t at_once = panels_at_once(layer, std::min(end - begin, kLinearRows));
   InputProduct product{};
   product.out = scratch;
-  product.reduction = layer.inputs;
-  product.block_terms = kLinearSumBlock;
+  product.multiplier.product = &own_product(*layer.kernels, Precision::float32);
+  product.weights.matrix.panel_bytes = kOutputs * layer.inputs * sizeof(float);
+  product.weights.reduction = layer.inputs;
+  product.weights.block_terms = kLinearSumBlock;
   for (std::size_t panel = first_panel; panel < end_panel; panel += at_once) {
     const std::size_t panels = std::min(at_once, end_panel - panel), width = panels * kOutputs;
     const std::size_t first = panel * kOutputs;  // output
     const std::size_t outputs = std::min(width, layer.outputs - first);
-    product.weights = layer.weights + first * layer.inputs;
-    product.bias = layer.bias + first;
+    product.weights.matrix.data = layer.weights + first * layer.inputs;
+    product.weights.bias = layer.bias + first;
     // Of the last panel only as many as its first gate has: the strips behind them are all zeros.
-    product.units = width / 3 - kPanel + std::min(kPanel, outputs + kOutputs - width);
+    product.units = width / kGates - kPanel + std::min(kPanel, outputs + kOutputs - width);
     for (std::size_t row = begin; row < end; row += product.rows) {
       product.rows = std::min(kLinearRows, end - row);
       product.x = x + row;
@@ -111,7 +115,7 @@ void linear_rows(const PackedLinear& layer, const float* const* x, const RowTarg
   }
 }
 
-void activate_row(const KernelTable& kernels, Pointwise function, const float* x, float* y,
+void activate_row(const KernelTable& kernels, Function function, const float* x, float* y,
                   std::size_t n) {
   in_panels(x, y, n, 0.0f, [&](const float* from, float* to, std::size_t count) {
     kernels.activate(function, from, to, count);
@@ -128,11 +132,11 @@ void softmax_row(const KernelTable& kernels, const float* x, float* y, std::size
 
 void log_softmax_row(const KernelTable& kernels, const float* x, float* y, std::size_t n) {
   constexpr std::size_t kAtOnce = 256;
-  static_assert(kAtOnce % Sums::kSums == 0 && kAtOnce % kPanel == 0,
+  static_assert(kAtOnce % RunningSums::kSums == 0 && kAtOnce % kPanel == 0,
                 "the sums must be those of one pass");
   alignas(kAlignment) float values[kAtOnce];
   const float maximum = maximum_of(x, n);
-  Sums sums;
+  RunningSums sums;
   for (std::size_t first = 0; first < n; first += kAtOnce) {
     const std::size_t count = std::min(kAtOnce, n - first);
     exponentials(kernels, x + first, maximum, values, count);

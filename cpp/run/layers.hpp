@@ -34,7 +34,7 @@ void linear_rows(const PackedLinear& layer, const float* const* x, const RowTarg
                  float* scratch);
 
 // Below, y may be x. x, y: [n].
-void activate_row(const KernelTable& kernels, Pointwise function, const float* x, float* y,
+void activate_row(const KernelTable& kernels, Function function, const float* x, float* y,
                   std::size_t n);
 // exp(x) / sum(exp(x)), or its logarithm. NaN or +infinity in a row, or nothing but -infinity,
 // makes the whole row NaN.

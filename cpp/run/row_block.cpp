@@ -444,79 +444,79 @@ class RowBlock {
       for (std::size_t s = 0; s < at.steps * (sizes.reset_after ? 1 : 2); ++s) barrier.wait();
       return;
     }
-    const std::size_t K = node.inputs, H = sizes.hidden_size;
-    const std::size_t first = units.begin;  // a multiple of kPanel
+    const std::size_t H = sizes.hidden_size;
+    const std::size_t first = units.begin, panel = first / kPanel;  // whole panels
+    const auto multiplier_of = [&](std::size_t n) {
+      return Multiplier{product_for(layer.products, n), scratch_.operands, layer.fine_states};
+    };
     InputProduct product{};
-    if (!layer.reduced) product.weights = layer.input_weights + first * 3 * K;
-    product.bias = layer.input_bias + first * 3;
+    product.weights.matrix = layer.input.from_panel(panel);
+    product.weights.bias = layer.input_bias + first * kGates;
+    product.weights.reduction = node.inputs;
+    product.weights.block_terms = sum_block_terms(H);
+    product.weights.far = plan.far_input;
+    product.multiplier = multiplier_of(at.positions());
     product.x = scratch_.in_rows;
     product.out = scratch_.gates;
     product.rows = at.positions();
-    product.reduction = K;
-    product.block_terms = sum_block_terms(H);
     product.units = units.size();
-    product.far = plan.far_input;
-    product.reduced = reduced(layer, layer.input, units);
 
     const std::size_t place = direction_place(plan_.grid, direction);
     const bool in_place = states_in_place(index, direction);
-    Steps args{};
-    if (!layer.reduced) {
-      args.weights = layer.recurrent_weights + first * (sizes.reset_after ? 3 : 2) * H;
-      args.candidate_weights = sizes.reset_after ? nullptr : layer.candidate_weights + first * H;
-    }
-    args.bias = layer.recurrent_bias + first * 3;
-    args.gates = scratch_.gates;
-    args.state = state(index, direction, at.step, in_place);
-    args.next = state(index, direction, at.step + 1, in_place);
-    args.reset_state = scratch_.reset_states[place];
-    args.update = scratch_.updates[place];
-    args.state_stride = in_place ? H : plan.state_stride;
-    args.out = to.rows;
-    args.out_step = to.step;
-    args.trace_stride = call_.trace_stride;
-    args.first_unit = first;
-    args.units = units.size();
-    args.hidden = H;
-    args.rows = at.rows;
-    args.steps = at.steps;
-    args.block_terms = sum_block_terms(H);
-    args.far = plan.far_recurrent;
-    args.backwards = backwards_ != (at.step % 2 == 1);
-    args.reduced = reduced(layer, layer.recurrent, units);
-    args.activation = sizes.activation;
-    args.recurrent_activation = sizes.recurrent_activation;
-    if (barrier.count() > 1) {
-      args.wait_for_shares = [](void* waiting) { static_cast<Barrier*>(waiting)->wait(); };
-      args.barrier = &barrier;
-    }
-
+    const Weights recurrent{layer.recurrent.from_panel(panel),
+                            layer.candidate.from_panel(panel),
+                            layer.recurrent_bias + first * kGates,
+                            H,
+                            sum_block_terms(H),
+                            plan.far_recurrent};
+    const State states{state(index, direction, at.step, in_place),
+                       state(index, direction, at.step + 1, in_place),
+                       in_place ? H : plan.state_stride};
+    const Output output{to.rows, to.step, call_.trace_stride};
+    const Activations activations{sizes.activation, sizes.recurrent_activation};
     const KernelTable& kernels = *node.gru->kernels;
-    const bool rows_in_lanes = in_lanes(node, layer, at.rows);
-    if (rows_in_lanes || (plan.fused && !layer.reduced))
+    if (in_lanes(node, layer, at.rows)) {
+      RowSteps args{};
+      args.weights = recurrent;
+      args.input = &product;
+      args.scratch = scratch_.gates;
+      args.state = states;
+      args.output = output;
+      args.activations = activations;
+      args.hidden = H;
+      args.rows = at.rows;
+      args.steps = at.steps;
+      return (sizes.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(args);
+    }
+    UnitSteps args{};
+    args.weights = recurrent;
+    args.multiplier = multiplier_of(at.rows);
+    args.gates = scratch_.gates;
+    if (plan.fused && !layer.takes_operands())
       args.input = &product;
     else
       kernels.input_product(product);
-    if (rows_in_lanes)
-      (sizes.reset_after ? kernels.rows_reset_after : kernels.rows_reset_before)(args);
-    else
-      (sizes.reset_after ? kernels.steps_reset_after : kernels.steps_reset_before)(args);
-  }
-
-  // The share's part of a layer's matrix.
-  Reduced reduced(const PackedLayer& layer, const PackedMatrix& matrix, const Range& units) const {
-    if (!layer.reduced) return {};
-    const std::size_t panel = units.begin / kPanel;
-    return {layer.reduced, matrix.from_panel(panel), layer.candidate.from_panel(panel),
-            scratch_.operands, layer.fine_states};
+    args.state = states;
+    args.reset_state = scratch_.reset_states[place];
+    args.update = scratch_.updates[place];
+    args.output = output;
+    args.units = {first, units.size(), H};
+    args.activations = activations;
+    if (barrier.count() > 1)
+      args.others = {[](void* waiting) { static_cast<Barrier*>(waiting)->wait(); }, &barrier};
+    args.rows = at.rows;
+    args.steps = at.steps;
+    args.backwards = backwards_ != (at.step % 2 == 1);
+    (sizes.reset_after ? kernels.steps_reset_after : kernels.steps_reset_before)(args);
   }
 
   // Whether `rows` rows of a layer go through it in the lanes.
   bool in_lanes(const Node& node, const PackedLayer& layer, std::size_t rows) const {
     const RowsInLanes how = plan_of(node).rows_in_lanes;
-    return !layer.reduced && (how == RowsInLanes::always ||
-                              (how == RowsInLanes::where_they_fit &&
-                               rows_fit_lanes(node.gru->sizes, node.gru->machine.lanes, rows)));
+    return !layer.takes_operands() &&
+           (how == RowsInLanes::always ||
+            (how == RowsInLanes::where_they_fit &&
+             rows_fit_lanes(node.gru->sizes, node.gru->machine.lanes, rows)));
   }
 
   // ---- states ----

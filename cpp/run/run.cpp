@@ -9,8 +9,55 @@
 namespace fastgru {
 namespace {
 
+// For one thread of a call: enters the products that may multiply in it, and leaves them again.
+class EnteredProducts {
+ public:
+  EnteredProducts(const PackedNetwork& network, const Call& call, const NetworkPlan& plan)
+      : network_(network), call_(call), most_rows_(plan.time_block * plan.row_block) {
+    for_each([&](const Product& product) {
+      if (product.enter) product.enter(plan.row_block);
+    });
+  }
+  ~EnteredProducts() {
+    for_each([](const Product& product) {
+      if (product.leave) product.leave();
+    });
+  }
+  EnteredProducts(const EnteredProducts&) = delete;
+  EnteredProducts& operator=(const EnteredProducts&) = delete;
+
+ private:
+  // Each product once, whatever the layers that use it.
+  template <class Visit>
+  void for_each(Visit visit) const {
+    const auto used_before = [&](const Product* product, std::size_t node) {
+      for (std::size_t i = call_.first_node; i < node; ++i)
+        for (const ProductChoice& choice : products_of(i))
+          if (choice.product == product) return true;
+      return false;
+    };
+    for (std::size_t i = call_.first_node; i < call_.end_node; ++i)
+      for (const ProductChoice& choice : products_of(i))
+        if ((choice.product->enter || choice.product->leave) && choice.min_rows <= most_rows_ &&
+            !used_before(choice.product, i))
+          visit(*choice.product);
+  }
+  // Those of a layer's directions are the same. Of other layers than GRUs there are none to enter.
+  const std::vector<ProductChoice>& products_of(std::size_t index) const {
+    static const std::vector<ProductChoice> none;
+    const Node& node = network_.nodes[index];
+    if (!node.is_gru()) return none;
+    return node.gru->layers[node.gru_layer * node.gru->sizes.num_directions].products;
+  }
+
+  const PackedNetwork& network_;
+  const Call& call_;
+  const std::size_t most_rows_;  // of an input product
+};
+
 void run_share(const Job& job, Share& share) {
   const FlushDenormals flush;
+  const EnteredProducts entered(job.network, job.call, job.plan);
   for (std::size_t row = share.rows.begin; row < share.rows.end && !job.interruption.given_up();
        row += job.plan.row_block)
     run_row_block(job, share, row, std::min(job.plan.row_block, share.rows.end - row));

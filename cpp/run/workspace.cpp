@@ -41,7 +41,7 @@ Needs needs_of(const PackedNetwork& network, const Call& call, const NetworkPlan
     const std::size_t state = checked_product(plan.row_block, own.state_stride);
     const std::size_t parts = unit_parts(node, plan.grid);
     const std::size_t panels = (sizes.panels() + parts - 1) / parts;
-    needs.gates = std::max(needs.gates, checked_product(block, panels * 3 * kPanel));
+    needs.gates = std::max(needs.gates, checked_product(block, panels * kGates * kPanel));
     if (own.rows_in_lanes != RowsInLanes::never)
       needs.gates = std::max(needs.gates, rows_scratch(node));
     needs.states += checked_product(2, state);
@@ -155,7 +155,7 @@ std::size_t longest_operand(const PackedNetwork& network, const Call& call) {
     const Node& node = network.nodes[i];
     if (!node.is_gru()) continue;
     const GruSizes& sizes = node.gru->sizes;
-    if (node.gru->layers[node.gru_layer * sizes.num_directions].reduced)
+    if (node.gru->layers[node.gru_layer * sizes.num_directions].takes_operands())
       bytes = std::max({bytes, operand_stride(node.inputs), operand_stride(sizes.hidden_size)});
   }
   return bytes;

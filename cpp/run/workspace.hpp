@@ -13,11 +13,11 @@ namespace fastgru {
 // Scratch of one thread. What is marked (team) is the same for all threads of a row group, and what
 // is marked (direction) for those of them that have the same direction.
 struct Scratch {
-  float* gates = nullptr;           // [time_block * row_block, panels of a share, 3, kPanel]
+  float* gates = nullptr;           // [time_block * row_block, panels of a share, kGates, kPanel]
   float* states[2] = {};            // (direction) for each node: [2, row_block, state_stride]
   float* reset_states[2] = {};      // (direction) [row_block, state_stride]; reset before only
   float* updates[2] = {};           // (direction) [row_block, state_stride]; reset before only
-  Operands operands{};              // [time_block * row_block]; reduced precision only
+  Operands operands{};              // [time_block * row_block]; for products that take operands
   const float** in_rows = nullptr;  // [time_block * row_block]
   float** out_rows = nullptr;       // [row_block]
   float* products = nullptr;        // of a linear layer

@@ -5,7 +5,7 @@ otherwise, with any strides as long as the last axis is contiguous and elements 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, final
+from typing import Any, TypedDict, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class GRU(Layer):
     # tensors and scales, unpacked again, same order, same bits
     def tensors(self) -> tuple[list[Float32Array], list[Float32Array]]: ...
     @property
-    def kernels(self) -> list[str]: ...  # each layer's: the ISA's name, or with more instructions
+    def kernels(self) -> list[str]: ...  # each layer's: as default_kernels()
 
     # x (T, B, I), or (B, T, I) with batch_first, or (T, I); h_0 (L*D, B, H) or (L*D, H) or None;
     # lengths (B,) contiguous or None; num_threads 0: the process default.
@@ -221,7 +221,25 @@ def default_isa() -> str:
     """What a new model would get: FASTGRU_ISA or the best. ValueError as GRU."""
 
 def default_kernels() -> dict[str, str]:
-    """Each precision's, of a new model; those of one ISA level, or with more instructions."""
+    """Each precision's, of a new model; those of one ISA level, or with more instructions.
+
+    Where the number of rows decides: "a, from 16 rows b".
+    """
+
+class Product(TypedDict):
+    """One way to multiply: a level's own (its name is the level's), or with more instructions."""
+
+    name: str
+    level: str
+    precision: str
+    preference: int  # the largest is preferred ...
+    min_rows: int  # ... from so many rows on
+    # "exact": integers; "chains": fused multiply-adds in Note [Same bits]'s order; "own": its bits
+    # are no other product's. None: this CPU does not run it
+    sums: str | None
+
+def products() -> list[Product]:
+    """All that this build has, by cpp/kernels/levels.inc."""
 
 def set_num_threads(n: int) -> None: ...  # ValueError if n < 1
 

@@ -26,19 +26,35 @@ TestGru::TestGru(const GruSizes& sizes) {
   }
 }
 
+namespace {
+
+// To what a precision without scales can write.
+void round_to(Precision precision, Floats& weights) {
+  const Format& format = format_of(precision);
+  std::vector<char> panel(round_up(weights.size(), format.terms) * kPanel * format.element_bytes);
+  const PanelGate gate{panel.data(), kPanel * format.terms * format.element_bytes, nullptr,
+                       nullptr};
+  format.encode({weights.data(), nullptr, 1, weights.size()}, gate);
+  format.decode(gate, {weights.data(), nullptr, 1, weights.size()});
+}
+
+}  // namespace
+
+std::vector<Precision> reduced_precisions() {
+  std::vector<Precision> all;
+  for (std::size_t p = 0; p < kPrecisions; ++p)
+    if (static_cast<Precision>(p) != Precision::float32) all.push_back(static_cast<Precision>(p));
+  return all;
+}
+
 ReducedGru::ReducedGru(const GruSizes& sizes, Precision precision) : gru(sizes) {
   for (std::size_t i = 0; i < gru.spec.layers.size(); ++i) {
     LayerTensors& layer = gru.spec.layers[i];
     layer.precision = precision;
     for (const std::size_t t : {4 * i, 4 * i + 1}) {
       Floats& weights = gru.tensors[t];
-      if (precision == Precision::bfloat16) {
-        for (float& w : weights) {
-          std::uint32_t bits;
-          std::memcpy(&bits, &w, sizeof bits);
-          bits &= 0xffff0000u;
-          std::memcpy(&w, &bits, sizeof w);
-        }
+      if (!format_of(precision).has_scales) {
+        round_to(precision, weights);
         continue;
       }
       const std::size_t rows = 3 * sizes.hidden_size, columns = weights.size() / rows;
@@ -53,7 +69,7 @@ ReducedGru::ReducedGru(const GruSizes& sizes, Precision precision) : gru(sizes) 
       }
     }
   }
-  for (std::size_t i = 0; precision == Precision::int8 && i < gru.spec.layers.size(); ++i) {
+  for (std::size_t i = 0; !scales.empty() && i < gru.spec.layers.size(); ++i) {
     gru.spec.layers[i].scale_ih = scales[2 * i].data();
     gru.spec.layers[i].scale_hh = scales[2 * i + 1].data();
   }
@@ -77,33 +93,25 @@ TestGru ReducedGru::in_float32() const {
 
 GruSizes default_gru(std::size_t input_size, std::size_t hidden_size, std::size_t num_layers,
                      std::size_t num_directions, bool reset_after) {
-  return {input_size, hidden_size, num_layers,       num_directions,
-          true,       reset_after, Activation::tanh, RecurrentActivation::sigmoid};
+  return {input_size, hidden_size, num_layers,     num_directions,
+          true,       reset_after, Function::tanh, Function::sigmoid};
 }
 
 namespace {
 
-double recurrent(RecurrentActivation kind, double x) {
-  switch (kind) {
-    case RecurrentActivation::hard_sigmoid:
-      return std::clamp(x / 6 + 0.5, 0.0, 1.0);
-    case RecurrentActivation::hard_sigmoid_02:
-      return std::clamp(0.2 * x + 0.5, 0.0, 1.0);
-    case RecurrentActivation::sigmoid:
-      break;
-  }
-  return 1 / (1 + std::exp(-x));
-}
-
-double candidate(Activation kind, double x) {
-  switch (kind) {
-    case Activation::relu:
+double in_double(Function function, double x) {
+  switch (function) {
+    case Function::relu:
       return std::max(x, 0.0);
-    case Activation::identity:
+    case Function::identity:
       return x;
-    case Activation::sigmoid:
+    case Function::sigmoid:
       return 1 / (1 + std::exp(-x));
-    case Activation::tanh:
+    case Function::hard_sigmoid:
+      return std::clamp(x / 6 + 0.5, 0.0, 1.0);
+    case Function::hard_sigmoid_02:
+      return std::clamp(0.2 * x + 0.5, 0.0, 1.0);
+    case Function::tanh:
       break;
   }
   return std::tanh(x);
@@ -143,15 +151,15 @@ Result reference(const TestGru& gru, const Case& c) {
           };
           std::vector<double> r(H), z(H), rh(H), next(H);
           for (std::size_t u = 0; u < H; ++u) {
-            r[u] = recurrent(s.recurrent_activation, input(u) + state(u, h));
-            z[u] = recurrent(s.recurrent_activation, input(H + u) + state(H + u, h));
+            r[u] = in_double(s.recurrent_activation, input(u) + state(u, h));
+            z[u] = in_double(s.recurrent_activation, input(H + u) + state(H + u, h));
             rh[u] = r[u] * h[u];
           }
           for (std::size_t u = 0; u < H; ++u) {
             const std::size_t row = 2 * H + u;
             const double sum =
                 s.reset_after ? input(row) + r[u] * state(row, h) : input(row) + state(row, rh);
-            next[u] = z[u] * h[u] + (1 - z[u]) * candidate(s.activation, sum);
+            next[u] = z[u] * h[u] + (1 - z[u]) * in_double(s.activation, sum);
           }
           h = next;
           std::copy(h.begin(), h.end(), out[t].begin() + static_cast<std::ptrdiff_t>(d * H));

@@ -21,8 +21,9 @@ struct TestGru {
   explicit TestGru(const GruSizes& sizes);
 };
 
-// A GRU's weights as Python makes them: values of bfloat16 by cutting off digits, or integers and
-// scales.
+std::vector<Precision> reduced_precisions();
+
+// A GRU's weights as Python makes them: values that a precision can write, or integers and scales.
 struct ReducedGru {
   TestGru gru;
   std::vector<Floats> scales;  // two per layer and direction

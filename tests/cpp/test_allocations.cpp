@@ -151,7 +151,7 @@ void check_gru(const GruSizes& s, const KernelTable* kernels) {
 void check_networks(const KernelTable* kernels) {
   const std::size_t K = 40, H = 24, O = 100;
   const std::vector<float> weight(O * H, 0.01f), tensors(3 * H * K, 0.01f);
-  GruSpec spec{{K, H, 1, 1, false, true, Activation::tanh, RecurrentActivation::sigmoid}, {}};
+  GruSpec spec{{K, H, 1, 1, false, true, Function::tanh, Function::sigmoid}, {}};
   spec.layers.push_back({tensors.data(), tensors.data(), nullptr, nullptr});
   const auto gru = std::make_shared<const PackedGru>(pack(spec, kernels));
   const auto linear =
@@ -163,7 +163,7 @@ void check_networks(const KernelTable* kernels) {
       std::vector<NetworkLayer> layers;
       if (indices) layers.emplace_back(OneHot{K});
       for (const NetworkLayer& layer : std::vector<NetworkLayer>{
-               PackedActivation{kernels, Pointwise::tanh}, gru, norm, OverTime{kind, false}, linear,
+               PackedActivation{kernels, Function::tanh}, gru, norm, OverTime{kind, false}, linear,
                PackedSoftmax{kernels, false}, PackedSoftmax{kernels, true}})
         layers.push_back(layer);
       const PackedNetwork network = pack_network(std::move(layers), indices ? 0 : K);
@@ -206,7 +206,7 @@ TEST(grus_streams_and_pools) {
     for (const bool reset_after : {true, false})
       for (const std::size_t directions : {1, 2})
         for (const std::size_t layers : {1, 3})
-          check_gru({24, 40, layers, directions, true, reset_after, Activation::tanh,
-                     RecurrentActivation::sigmoid},
-                    kernels);
+          check_gru(
+              {24, 40, layers, directions, true, reset_after, Function::tanh, Function::sigmoid},
+              kernels);
 }

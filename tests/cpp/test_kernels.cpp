@@ -49,8 +49,9 @@ TEST(sums_of_int8_are_exact) {
         input[k] = kind == 0 ? 32512.0f : static_cast<float>(any(generator) * 255 - 127);
       }
       input[0] = 32512.0f;
-      const ReducedMatrix matrix = packed.layers[0].input.from_panel(0);
-      for (const ReducedKernels* choice : runnable_reduced(*kernels, Precision::int8))
+      const Matrix matrix = packed.layers[0].input.from_panel(0);
+      for (const ProductChoice& listed : runnable_products(*kernels, Precision::int8)) {
+        const Product* const choice = listed.product;
         for (const auto& [prepare, multiply, is_state, most] :
              {std::tuple(choice->prepare_state, choice->multiply_state, true, 127),
               std::tuple(choice->prepare_fine_state, choice->multiply_input, true, 32512),
@@ -74,6 +75,7 @@ TEST(sums_of_int8_are_exact) {
               }
           }
         }
+      }
     }
   }
 }
@@ -89,7 +91,7 @@ TEST(activations) {
   x.resize(round_up(x.size(), kPanel), 0.5f);
   Floats nan(kPanel, NAN), y(x.size());
   for (const KernelTable* kernels : runnable()) {
-    kernels->activate(Pointwise::sigmoid, x.data(), y.data(), x.size());
+    kernels->activate(Function::sigmoid, x.data(), y.data(), x.size());
     double error = 0;
     bool bounded = true;
     for (std::size_t i = 0; i < x.size(); ++i) {
@@ -98,15 +100,15 @@ TEST(activations) {
     }
     check(error < 2e-7 && bounded,
           std::string(kernels->name) + " sigmoid: " + std::to_string(error));
-    kernels->activate(Pointwise::tanh, x.data(), y.data(), x.size());
+    kernels->activate(Function::tanh, x.data(), y.data(), x.size());
     error = 0;
     for (std::size_t i = 0; i < x.size(); ++i) {
       error = std::max(error, std::abs(y[i] - std::tanh(static_cast<double>(x[i]))));
       bounded &= std::abs(y[i]) <= 1;
     }
     check(error < 2e-7 && bounded, std::string(kernels->name) + " tanh: " + std::to_string(error));
-    for (const Pointwise kind : {Pointwise::sigmoid, Pointwise::tanh, Pointwise::relu,
-                                 Pointwise::hard_sigmoid, Pointwise::hard_sigmoid_02}) {
+    for (const Function kind : {Function::sigmoid, Function::tanh, Function::relu,
+                                Function::hard_sigmoid, Function::hard_sigmoid_02}) {
       kernels->activate(kind, nan.data(), y.data(), kPanel);
       check(std::isnan(y[0]) && std::isnan(y[kPanel - 1]), "NaN in gives NaN out");
     }

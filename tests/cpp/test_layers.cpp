@@ -60,7 +60,7 @@ void check_isas(const std::vector<double>& exact, const std::string& what, Resul
     const std::string name = std::string(level.name) + " " + what;
     const Floats y = result(*choose_kernels(level.name));
     check(close(y, exact, tolerance), name + ": far from the definition");
-    if (level.name == std::string("portable")) continue;
+    if (!choose_kernels(level.name)->fuses) continue;
     check(fused.empty() || same_bits(fused, y), name + ": other bits");
     fused = y;
   }
@@ -172,7 +172,7 @@ void check_activate(std::size_t n) {
   std::vector<double> exact(n);
   for (std::size_t i = 0; i < n; ++i) exact[i] = std::tanh(static_cast<double>(x[i]));
   check_isas(exact, "tanh n=" + std::to_string(n), [&](const KernelTable& kernels) {
-    return run_rows(PackedActivation{&kernels, Pointwise::tanh}, x.data(), 1, n, n);
+    return run_rows(PackedActivation{&kernels, Function::tanh}, x.data(), 1, n, n);
   });
 }
 

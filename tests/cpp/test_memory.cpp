@@ -195,6 +195,8 @@ TEST(long_sequences) {
     gru.kernels = choose_kernels("");
     gru.machine = machine_for(*gru.kernels);
     gru.layers.resize(2 * L);
+    for (PackedLayer& layer : gru.layers)
+      layer.products = choose_products(runnable_products(*gru.kernels, layer.precision));
     gru.facts = facts_of(gru);
     Call call;
     call.T = T;

@@ -43,7 +43,7 @@ void check_gru(const GruSizes& sizes, std::size_t T, std::size_t B, bool ragged)
       error = std::max(error, std::abs(got.h_n[i] - expected.h_n[i]) /
                                   std::max(1.0f, std::abs(expected.h_n[i])));
     // Promise 1's floor is 5e-7; relu and identity feed rounding back without bound.
-    check(error <= (sizes.activation == Activation::tanh ? 5e-7f : 2e-5f),
+    check(error <= (sizes.activation == Function::tanh ? 5e-7f : 2e-5f),
           name + ": error " + std::to_string(error));
     for (const Grid grid :
          {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{3, 1, 1}, Grid{1, 2, 1}, Grid{1, 1, 2}, Grid{1, 1, 3},
@@ -69,7 +69,7 @@ void check_gru(const GruSizes& sizes, std::size_t T, std::size_t B, bool ragged)
     results.emplace_back(kernels, got);
   }
   for (const auto& [kernels, result] : results)
-    if (std::string(kernels->name) != "portable")
+    if (kernels->fuses)
       check(result == results.front().second, describe(sizes, c, kernels->name) + ": ISAs agree");
 }
 
@@ -107,16 +107,14 @@ void check_reduced_gru(const GruSizes& sizes, Precision precision, std::size_t T
   std::vector<std::pair<std::string, Result>> results;
   for (const KernelTable* kernels : runnable()) {
     PackedGru packed = pack(reduced.gru.spec, kernels);
-    const auto choices = runnable_reduced(*kernels, precision);
-    check(packed.layers[0].reduced == choices.front(), "the best kernels are chosen");
-    for (const ReducedKernels* choice : choices) {
-      for (PackedLayer& layer : packed.layers) layer.reduced = choice;
-      const std::string name =
-          describe(sizes, c, choice->name) + (precision == Precision::int8 ? " int8" : " bfloat16");
+    const auto choices = runnable_products(*kernels, precision);
+    check(packed.layers[0].products.front().product == choices.front().product,
+          "the best kernels are chosen");
+    for (const auto& [choice, preference, min_rows] : choices) {
+      for (PackedLayer& layer : packed.layers) layer.products = {{choice, preference, 1}};
+      const std::string name = describe(sizes, c, choice->name) + " " + name_of(precision);
       const Result got = check_reduced_calls(packed, c, expected, name);
-      const bool other_sums =
-          std::string(kernels->name) == "portable" || std::string(choice->name) == "avx512_bf16";
-      if (!other_sums) results.emplace_back(name, got);
+      if (kernels->fuses && choice->sums != Sums::own) results.emplace_back(name, got);
     }
     for (std::size_t i = 0; i < packed.layers.size(); ++i) {
       const std::string name = describe(sizes, c, kernels->name);
@@ -129,7 +127,7 @@ void check_reduced_gru(const GruSizes& sizes, Precision precision, std::size_t T
               back[5].data()});
       for (std::size_t t = 0; t < 4; ++t)
         check(back[t] == reduced.gru.tensors[4 * i + t], name + ": unpack");
-      for (std::size_t t = 0; precision == Precision::int8 && t < 2; ++t)
+      for (std::size_t t = 0; !reduced.scales.empty() && t < 2; ++t)
         check(back[4 + t] == reduced.scales[2 * i + t], name + ": scales");
     }
   }
@@ -180,17 +178,15 @@ TEST(rows_in_the_lanes_until_few_are_left) {
 
 TEST(other_activations) {
   for (const bool reset_after : {true, false})
-    for (const Activation a : {Activation::relu, Activation::sigmoid, Activation::identity})
-      for (const RecurrentActivation r :
-           {RecurrentActivation::hard_sigmoid, RecurrentActivation::hard_sigmoid_02})
+    for (const Function a : {Function::relu, Function::sigmoid, Function::identity})
+      for (const Function r : {Function::hard_sigmoid, Function::hard_sigmoid_02})
         check_gru({3, 17, 1, 1, true, reset_after, a, r}, 4, 3, false);
 }
 
 TEST(no_time_steps) {
   for (const bool reset_after : {true, false})
-    check_gru({3, 17, 1, 1, true, reset_after, Activation::identity,
-               RecurrentActivation::hard_sigmoid_02},
-              0, 2, false);
+    check_gru({3, 17, 1, 1, true, reset_after, Function::identity, Function::hard_sigmoid_02}, 0, 2,
+              false);
 }
 
 TEST(bfloat16) { test_reduced_sizes(Precision::bfloat16); }
@@ -205,7 +201,7 @@ TEST(near_and_far_weights_in_both_orders_of_panels) {
       const GruSizes sizes = default_gru(301, 270, 1, 1, reset_after);
       for (const std::size_t B : {1, 2, 3, 9}) check_gru(sizes, T, B, false);
       if (T == 1) continue;
-      for (const Precision precision : {Precision::bfloat16, Precision::int8})
+      for (const Precision precision : reduced_precisions())
         for (const std::size_t B : {1, 9}) check_reduced_gru(sizes, precision, T, B);
     }
 }

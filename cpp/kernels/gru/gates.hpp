@@ -10,40 +10,35 @@
 // clang-format on
 #pragma once
 
+#include "kernels/contract.hpp"
 #include "kernels/group.hpp"
 #include "kernels/inline.hpp"
 #include "kernels/math.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
 
 // Default: sigmoid, tanh and no trace, the case that must be fast; otherwise as the call says.
-FASTGRU_INLINE bool is_default(const Steps& a) {
-  return a.activation == Activation::tanh && a.trace_stride == 0 &&
-         a.recurrent_activation == RecurrentActivation::sigmoid;
+FASTGRU_INLINE bool is_default(const Activations& a, const Output& output) {
+  return a.candidate == Function::tanh && output.trace == 0 && a.gates == Function::sigmoid;
 }
-// Out of line and a vector at a time: calls that are not plain need not be fast, and code has a
+// Out of line and a vector at a time: calls that are not so need not be fast, and code has a
 // size.
 template <class V>
-FASTGRU_NOINLINE V any_gate(RecurrentActivation kind, V x) {
-  return recurrent_activation(kind, x);
-}
-template <class V>
-FASTGRU_NOINLINE V any_candidate(Activation kind, V x) {
-  return candidate_activation(kind, x);
+FASTGRU_NOINLINE V any_function(Function function, V x) {
+  return apply(function, x);
 }
 template <bool Default, class V, int N>
-FASTGRU_INLINE Group<V, N> gate(const Steps& a, const Group<V, N>& x) {
+FASTGRU_INLINE Group<V, N> gate(const Activations& a, const Group<V, N>& x) {
   if (Default) return sigmoid(x);
-  return Group<V, N>::each(
-      [&](int i) FASTGRU_INLINE_LAMBDA { return any_gate(a.recurrent_activation, x.v[i]); });
+  return Group<V, N>::each([&](int i)
+                               FASTGRU_INLINE_LAMBDA { return any_function(a.gates, x.v[i]); });
 }
 template <bool Default, class V, int N>
-FASTGRU_INLINE Group<V, N> candidate(const Steps& a, const Group<V, N>& x) {
+FASTGRU_INLINE Group<V, N> candidate(const Activations& a, const Group<V, N>& x) {
   if (Default) return tanh(x);
-  return Group<V, N>::each(
-      [&](int i) FASTGRU_INLINE_LAMBDA { return any_candidate(a.activation, x.v[i]); });
+  return Group<V, N>::each([&](int i)
+                               FASTGRU_INLINE_LAMBDA { return any_function(a.candidate, x.v[i]); });
 }
 
 // z = 1 keeps h and z = 0 gives n, both to the bit.
@@ -59,7 +54,7 @@ struct Update {
 };
 // x(g): the input product of gate g; hr, hz, hn: the recurrent ones; h: the old state.
 template <bool Default, class V, class Input>
-FASTGRU_INLINE Update<V> reset_after_update(const Steps& a, Input x, V hr, V hz, V hn, V h) {
+FASTGRU_INLINE Update<V> reset_after_update(const Activations& a, Input x, V hr, V hz, V hn, V h) {
   const V r = gate<Default>(a, x(0) + hr);
   const V z = gate<Default>(a, x(1) + hz);
   const V n = candidate<Default>(a, fma(r, hn, x(2)));

@@ -8,11 +8,12 @@
 
 #include <cstddef>
 
+#include "kernels/check.hpp"
+#include "kernels/contract.hpp"
 #include "kernels/group.hpp"
 #include "kernels/gru/gates.hpp"
 #include "kernels/inline.hpp"
 #include "kernels/product/product.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
@@ -74,7 +75,7 @@ template <int G>
 constexpr int kUnits = G == 1 ? 4 : 2;
 
 // Accumulator (u * G + g) * kRowVectors + v: bias + W in for units [unit, unit + U).
-// bias: [P][3][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel]; in:
+// bias: [P][kGates][kPanel] from the first of the G gates on; weights: [P][K][G][kPanel]; in:
 // [K][kWidth].
 template <class V, int U, int G>
 FASTGRU_INLINE Accumulators<V, U * G * kRowVectors> row_product(const float* bias,
@@ -92,7 +93,7 @@ FASTGRU_INLINE Accumulators<V, U * G * kRowVectors> row_product(const float* bia
       FASTGRU_UNROLL
       for (int v = 0; v < kRowVectors; ++v)
         acc.v[(u * G + g) * kRowVectors + v] =
-            V::broadcast(bias + panel * (3 * kPanel) + g * kPanel + lane);
+            V::broadcast(bias + panel * (kGates * kPanel) + g * kPanel + lane);
     }
   }
   sum_in_blocks(acc, reduction, terms,
@@ -149,12 +150,12 @@ FASTGRU_INLINE void for_each_unit(size_t unit, size_t end, Body body) {
   if constexpr (Most > 1) for_each_unit<Most / 2>(unit, end, body);
 }
 
-// The scratch of a call, cut into blocks; see Steps::gates.
+// The scratch of a call, cut into blocks; see RowSteps::scratch.
 template <class V>
 struct RowBlocks {
-  FASTGRU_INLINE explicit RowBlocks(const Steps& a) {
+  FASTGRU_INLINE explicit RowBlocks(const RowSteps& a) {
     const size_t size = a.hidden * kWidth<V>;
-    state = a.gates;
+    state = a.scratch;
     next = state + size;
     candidate_input = next + size;
     reset_state = candidate_input + size;
@@ -165,45 +166,49 @@ struct RowBlocks {
 };
 
 template <class V, int U>
-FASTGRU_INLINE Accumulators<V, U * 3 * kRowVectors> input_gates(const InputProduct& in,
-                                                                const float* x, size_t unit) {
-  return row_product<V, U, 3>(in.bias, in.weights, x, in.reduction, in.block_terms, unit);
+FASTGRU_INLINE Accumulators<V, U * kGates * kRowVectors> input_gates(const InputProduct& in,
+                                                                     const float* x, size_t unit) {
+  return row_product<V, U, kGates>(in.weights.bias, floats_of(in.weights.matrix), x,
+                                   in.weights.reduction, in.weights.block_terms, unit);
 }
 
 template <class V, bool Default>
-FASTGRU_NOINLINE void reset_after_step(const Steps& a, const RowBlocks<V>& block) {
-  for_each_unit<kUnits<3>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
+FASTGRU_NOINLINE void reset_after_step(const RowSteps& a, const RowBlocks<V>& block) {
+  for_each_unit<kUnits<kGates>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto in = input_gates<V, U>(*a.input, block.x, unit);
-    const auto acc =
-        row_product<V, U, 3>(a.bias, a.weights, block.state, a.hidden, a.block_terms, unit);
+    const auto acc = row_product<V, U, kGates>(a.weights.bias, floats_of(a.weights.matrix),
+                                               block.state, a.hidden, a.weights.block_terms, unit);
     const auto u = reset_after_update<Default>(
-        a, [&](int g) FASTGRU_INLINE_LAMBDA { return gate_of<V, U, 3>(in, g); },
-        gate_of<V, U, 3>(acc, 0), gate_of<V, U, 3>(acc, 1), gate_of<V, U, 3>(acc, 2),
+        a.activations, [&](int g) FASTGRU_INLINE_LAMBDA { return gate_of<V, U, kGates>(in, g); },
+        gate_of<V, U, kGates>(acc, 0), gate_of<V, U, kGates>(acc, 1), gate_of<V, U, kGates>(acc, 2),
         load_units<V, U>(block.state, unit));
     store_block<V, U>(block.next, unit, u.h);
   });
 }
 
 template <class V, bool Default>
-FASTGRU_NOINLINE void reset_before_step(const Steps& a, const RowBlocks<V>& block) {
+FASTGRU_NOINLINE void reset_before_step(const RowSteps& a, const RowBlocks<V>& block) {
   for_each_unit<kUnits<2>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
     const auto in = input_gates<V, U>(*a.input, block.x, unit);
-    store_block<V, U>(block.candidate_input, unit, gate_of<V, U, 3>(in, 2));
-    const auto acc =
-        row_product<V, U, 2>(a.bias, a.weights, block.state, a.hidden, a.block_terms, unit);
-    const auto r = gate<Default>(a, gate_of<V, U, 3>(in, 0) + gate_of<V, U, 2>(acc, 0));
-    const auto z = gate<Default>(a, gate_of<V, U, 3>(in, 1) + gate_of<V, U, 2>(acc, 1));
+    store_block<V, U>(block.candidate_input, unit, gate_of<V, U, kGates>(in, 2));
+    const auto acc = row_product<V, U, 2>(a.weights.bias, floats_of(a.weights.matrix), block.state,
+                                          a.hidden, a.weights.block_terms, unit);
+    const auto r =
+        gate<Default>(a.activations, gate_of<V, U, kGates>(in, 0) + gate_of<V, U, 2>(acc, 0));
+    const auto z =
+        gate<Default>(a.activations, gate_of<V, U, kGates>(in, 1) + gate_of<V, U, 2>(acc, 1));
     store_block<V, U>(block.reset_state, unit, r * load_units<V, U>(block.state, unit));
     store_block<V, U>(block.update, unit, z);
   });
   for_each_unit<kUnits<1>>(0, a.hidden, [&](auto count, size_t unit) FASTGRU_INLINE_LAMBDA {
     constexpr int U = decltype(count)::value;
-    const auto acc = row_product<V, U, 1>(a.bias + 2 * kPanel, a.candidate_weights,
-                                          block.reset_state, a.hidden, a.block_terms, unit);
+    const auto acc =
+        row_product<V, U, 1>(a.weights.bias + 2 * kPanel, floats_of(a.weights.candidate),
+                             block.reset_state, a.hidden, a.weights.block_terms, unit);
     const auto n = candidate<Default>(
-        a, load_units<V, U>(block.candidate_input, unit) + gate_of<V, U, 1>(acc, 0));
+        a.activations, load_units<V, U>(block.candidate_input, unit) + gate_of<V, U, 1>(acc, 0));
     store_block<V, U>(
         block.next, unit,
         blend(load_units<V, U>(block.update, unit), load_units<V, U>(block.state, unit), n));
@@ -225,36 +230,40 @@ struct TileRows {
 
 // step(args, blocks) computes block.next.
 template <class V>
-void for_each_row_tile(const Steps& a, void (*step)(const Steps&, const RowBlocks<V>&)) {
+void for_each_row_tile(const RowSteps& a, void (*step)(const RowSteps&, const RowBlocks<V>&)) {
   for (size_t row = 0; row < a.rows; row += kWidth<V>) {
     const size_t active = a.rows - row < kWidth<V> ? a.rows - row : kWidth<V>;
     RowBlocks<V> block(a);
     float* states[kWidth<V>];
     for (size_t r = 0; r < kWidth<V>; ++r)
-      states[r] = a.state + (row + (r < active ? r : active - 1)) * a.state_stride;
-    const TileRows<V, float*> out(a.out + row, active);
+      states[r] = a.state.current + (row + (r < active ? r : active - 1)) * a.state.stride;
+    const TileRows<V, float*> out(a.output.rows + row, active);
     read_rows<V>(states, a.hidden, 0, block.state);
     for (size_t s = 0; s < a.steps; ++s) {
       const TileRows<V, const float*> x(a.input->x + s * a.rows + row, active);
-      read_rows<V>(x.at, a.input->reduction, 0, block.x);
+      read_rows<V>(x.at, a.input->weights.reduction, 0, block.x);
       step(a, block);
-      write_rows<V>(block.next, a.hidden, out.at, static_cast<std::ptrdiff_t>(s) * a.out_step);
+      write_rows<V>(block.next, a.hidden, out.at, static_cast<std::ptrdiff_t>(s) * a.output.step);
       float* const swap = block.state;
       block.state = block.next;
       block.next = swap;
     }
-    write_rows<V>(block.state, a.hidden, states, a.steps % 2 ? a.next - a.state : 0);
+    write_rows<V>(block.state, a.hidden, states, a.steps % 2 ? a.state.next - a.state.current : 0);
   }
 }
 
 template <class V>
-void rows_reset_after(const Steps& a) {
-  for_each_row_tile<V>(a, is_default(a) ? reset_after_step<V, true> : reset_after_step<V, false>);
+void rows_reset_after(const RowSteps& a) {
+  check(a, true);
+  for_each_row_tile<V>(a, is_default(a.activations, a.output) ? reset_after_step<V, true>
+                                                              : reset_after_step<V, false>);
 }
 
 template <class V>
-void rows_reset_before(const Steps& a) {
-  for_each_row_tile<V>(a, is_default(a) ? reset_before_step<V, true> : reset_before_step<V, false>);
+void rows_reset_before(const RowSteps& a) {
+  check(a, false);
+  for_each_row_tile<V>(a, is_default(a.activations, a.output) ? reset_before_step<V, true>
+                                                              : reset_before_step<V, false>);
 }
 
 }  // namespace

@@ -1,31 +1,33 @@
-// The float32 GRU kernels with units in the lanes: one source for every ISA. Include a vec_*.hpp
-// first. gates.hpp has the equations, product.hpp the products and Note [Same bits].
+// The GRU kernels with units in the lanes, in every precision: one source for every ISA. Include a
+// vec_*.hpp first. gates.hpp has the equations, product.hpp the products and Note [Same bits].
 //
-// Everything runs in one thread (Steps::wait_for_shares waits for others), allocates nothing and
+// Everything runs in one thread (OtherShares waits for others), allocates nothing and
 // computes whole vectors: panels are padded with zeros, and only what exists is written to the
 // user's array.
 #pragma once
 
 #include <cstddef>
 
+#include "kernels/check.hpp"
+#include "kernels/contract.hpp"
 #include "kernels/group.hpp"
+#include "kernels/gru/far.hpp"
 #include "kernels/gru/gates.hpp"
 #include "kernels/inline.hpp"
 #include "kernels/product/product.hpp"
 #include "kernels/product/tiling.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
 
 // Floats between the gates of neighbouring rows.
 FASTGRU_INLINE size_t gates_stride(size_t units) {
-  return (units + kPanel - 1) / kPanel * (3 * kPanel);
+  return (units + kPanel - 1) / kPanel * (kGates * kPanel);
 }
 // Where a strip's gates stand in a row's.
 template <class V>
 FASTGRU_INLINE size_t gates_at(size_t strip) {
-  return panel_of<V>(strip) * (3 * kPanel) + lane_in_panel<V>(strip);
+  return panel_of<V>(strip) * (kGates * kPanel) + lane_in_panel<V>(strip);
 }
 
 // Writes the units of a strip that exist: the share may end inside it.
@@ -46,10 +48,10 @@ FASTGRU_INLINE void rows_of(const float* base, size_t stride, size_t row, const 
 // ---- tiles: the operands of a product, its gates (G), and what becomes of it ----
 
 struct InputTile {
-  static constexpr int kGates = 3;
-  static const float* bias(const InputProduct& a) { return a.bias; }
-  static const float* weights(const InputProduct& a) { return a.weights; }
-  static size_t reduction(const InputProduct& a) { return a.reduction; }
+  static constexpr int gates = kGates;
+  static const float* bias(const InputProduct& a) { return a.weights.bias; }
+  static const float* weights(const InputProduct& a) { return floats_of(a.weights.matrix); }
+  static size_t reduction(const InputProduct& a) { return a.weights.reduction; }
   template <int R>
   static FASTGRU_INLINE void inputs(const InputProduct& a, size_t row, const float* (&in)[R]) {
     FASTGRU_UNROLL
@@ -57,14 +59,14 @@ struct InputTile {
   }
   template <class V, int R, int C>
   static FASTGRU_INLINE void finish(const InputProduct& a, std::ptrdiff_t, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * 3>& acc) {
+                                    const Accumulators<V, R * C * gates>& acc) {
     FASTGRU_UNROLL
     for (int r = 0; r < R; ++r) {
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c) {
         float* out = a.out + (row + r) * gates_stride(a.units) + gates_at<V>(strip + c);
         FASTGRU_UNROLL
-        for (int g = 0; g < 3; ++g) acc.v[(r * C + c) * 3 + g].store(out + g * kPanel);
+        for (int g = 0; g < gates; ++g) acc.v[(r * C + c) * gates + g].store(out + g * kPanel);
       }
     }
   }
@@ -76,17 +78,17 @@ struct TilePart {
   using Vs = Group<V, N>;
   static constexpr int kSize = N;
 
-  const Steps& a;
+  const UnitSteps& a;
   size_t row, strip;  // of the tile
 
   size_t row_of(int i) const { return row + static_cast<size_t>((First + i) / C); }
   size_t strip_of(int i) const { return strip + static_cast<size_t>((First + i) % C); }
   size_t unit_of(int i) const { return strip_of(i) * V::lanes; }  // within the share
   // Where vector i stands in an array of states.
-  size_t state_of(int i) const { return row_of(i) * a.state_stride + a.first_unit + unit_of(i); }
+  size_t state_of(int i) const { return row_of(i) * a.state.stride + a.units.first + unit_of(i); }
   FASTGRU_INLINE Vs input(int gate) const {
     return Vs::each([&](int i) FASTGRU_INLINE_LAMBDA {
-      return V::load(a.gates + row_of(i) * gates_stride(a.units) + gates_at<V>(strip_of(i)) +
+      return V::load(a.gates + row_of(i) * gates_stride(a.units.count) + gates_at<V>(strip_of(i)) +
                      gate * kPanel);
     });
   }
@@ -104,16 +106,17 @@ struct TilePart {
   // To the user's array: h, or what a trace records of it.
   FASTGRU_INLINE void output(const Vs& x, std::ptrdiff_t offset) const {
     FASTGRU_UNROLL
-    for (int i = 0; i < N; ++i) store_units(x.v[i], a.out[row_of(i)] + offset, unit_of(i), a.units);
+    for (int i = 0; i < N; ++i)
+      store_units(x.v[i], a.output.rows[row_of(i)] + offset, unit_of(i), a.units.count);
   }
   FASTGRU_INLINE void trace(const Vs& x, int gate, std::ptrdiff_t offset) const {
-    if (a.trace_stride != 0) output(x, offset + gate * a.trace_stride);
+    if (a.output.trace != 0) output(x, offset + gate * a.output.trace);
   }
 };
 
 // body(TilePart) for the Count vectors of a tile, cut into parts of about equal size.
 template <class V, int C, int G, int Count, int First, class Body>
-FASTGRU_INLINE void parts_from(const Steps& a, size_t row, size_t strip, Body body) {
+FASTGRU_INLINE void parts_from(const UnitSteps& a, size_t row, size_t strip, Body body) {
   constexpr int kParts = (Count - First + V::group - 1) / V::group;
   constexpr int kSize = (Count - First + kParts - 1) / kParts;
   body(TilePart<V, C, G, First, kSize>{a, row, strip});
@@ -122,251 +125,126 @@ FASTGRU_INLINE void parts_from(const Steps& a, size_t row, size_t strip, Body bo
 }
 // body(TilePart, Int<plain>)
 template <class V, int C, int G, int Count, class Body>
-FASTGRU_INLINE void for_each_part(const Steps& a, size_t row, size_t strip, Body body) {
-  is_default(a)
+FASTGRU_INLINE void for_each_part(const UnitSteps& a, size_t row, size_t strip, Body body) {
+  is_default(a.activations, a.output)
       ? parts_from<V, C, G, Count, 0>(
             a, row, strip, [&](auto part) FASTGRU_INLINE_LAMBDA { body(part, Int<1>()); })
       : parts_from<V, C, G, Count, 0>(
             a, row, strip, [&](auto part) FASTGRU_INLINE_LAMBDA { body(part, Int<0>()); });
 }
 
-FASTGRU_INLINE auto multiply_states(const Reduced& r) {
-  return r.fine_states ? r.kernels->multiply_input : r.kernels->multiply_state;
-}
-
 struct ResetAfterTile {
-  static constexpr int kGates = 3;
-  static const float* bias(const Steps& a) { return a.bias; }
-  static const float* weights(const Steps& a) { return a.weights; }
-  static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.matrix; }
-  static auto multiply(const Reduced& r) { return multiply_states(r); }
-  static size_t reduction(const Steps& a) { return a.hidden; }
+  static constexpr int gates = kGates;
+  static const float* bias(const UnitSteps& a) { return a.weights.bias; }
+  static const float* weights(const UnitSteps& a) { return floats_of(a.weights.matrix); }
+  static const Matrix& matrix(const UnitSteps& a) { return a.weights.matrix; }
+  static size_t reduction(const UnitSteps& a) { return a.weights.reduction; }
   template <int R>
-  static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
-    rows_of(a.state, a.state_stride, row, in);
+  static FASTGRU_INLINE void inputs(const UnitSteps& a, size_t row, const float* (&in)[R]) {
+    rows_of(a.state.current, a.state.stride, row, in);
   }
   template <class V, int R, int C>
-  static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * kGates>& acc) {
-    for_each_part<V, C, 3, R * C>(a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
-      constexpr bool kDefault = decltype(plain)::value != 0;
-      const auto u = reset_after_update<kDefault>(
-          a, [&](int gate) FASTGRU_INLINE_LAMBDA { return part.input(gate); },
-          part.recurrent(acc, 0), part.recurrent(acc, 1), part.recurrent(acc, 2),
-          part.state(a.state));
-      part.set_state(a.next, u.h);
-      part.output(u.h, offset);
-      if (!kDefault) {
-        part.trace(u.r, 1, offset);
-        part.trace(u.z, 2, offset);
-        part.trace(u.n, 3, offset);
-      }
-    });
+  static FASTGRU_INLINE void finish(const UnitSteps& a, std::ptrdiff_t offset, size_t row,
+                                    size_t strip, const Accumulators<V, R * C * gates>& acc) {
+    for_each_part<V, C, gates, R * C>(
+        a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
+          constexpr bool kDefault = decltype(plain)::value != 0;
+          const auto u = reset_after_update<kDefault>(
+              a.activations, [&](int gate) FASTGRU_INLINE_LAMBDA { return part.input(gate); },
+              part.recurrent(acc, 0), part.recurrent(acc, 1), part.recurrent(acc, 2),
+              part.state(a.state.current));
+          part.set_state(a.state.next, u.h);
+          part.output(u.h, offset);
+          if (!kDefault) {
+            part.trace(u.r, 1, offset);
+            part.trace(u.z, 2, offset);
+            part.trace(u.n, 3, offset);
+          }
+        });
   }
 };
 
 // Reset before, first pass: r and z of every unit, before any candidate can be computed.
 struct ResetBeforeGates {
-  static constexpr int kGates = 2;
-  static const float* bias(const Steps& a) { return a.bias; }
-  static const float* weights(const Steps& a) { return a.weights; }
-  static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.matrix; }
-  static auto multiply(const Reduced& r) { return multiply_states(r); }
-  static size_t reduction(const Steps& a) { return a.hidden; }
+  static constexpr int gates = 2;
+  static const float* bias(const UnitSteps& a) { return a.weights.bias; }
+  static const float* weights(const UnitSteps& a) { return floats_of(a.weights.matrix); }
+  static const Matrix& matrix(const UnitSteps& a) { return a.weights.matrix; }
+  static size_t reduction(const UnitSteps& a) { return a.weights.reduction; }
   template <int R>
-  static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
-    rows_of(a.state, a.state_stride, row, in);
+  static FASTGRU_INLINE void inputs(const UnitSteps& a, size_t row, const float* (&in)[R]) {
+    rows_of(a.state.current, a.state.stride, row, in);
   }
   template <class V, int R, int C>
-  static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * kGates>& acc) {
-    for_each_part<V, C, 2, R * C>(a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
-      constexpr bool kDefault = decltype(plain)::value != 0;
-      const auto r = gate<kDefault>(a, part.input(0) + part.recurrent(acc, 0));
-      const auto z = gate<kDefault>(a, part.input(1) + part.recurrent(acc, 1));
-      part.set_state(a.reset_state, r * part.state(a.state));
-      part.set_state(a.update, z);
-      if (!kDefault) {
-        part.trace(r, 1, offset);
-        part.trace(z, 2, offset);
-      }
-    });
+  static FASTGRU_INLINE void finish(const UnitSteps& a, std::ptrdiff_t offset, size_t row,
+                                    size_t strip, const Accumulators<V, R * C * gates>& acc) {
+    for_each_part<V, C, gates, R * C>(
+        a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
+          constexpr bool kDefault = decltype(plain)::value != 0;
+          const auto r = gate<kDefault>(a.activations, part.input(0) + part.recurrent(acc, 0));
+          const auto z = gate<kDefault>(a.activations, part.input(1) + part.recurrent(acc, 1));
+          part.set_state(a.reset_state, r * part.state(a.state.current));
+          part.set_state(a.update, z);
+          if (!kDefault) {
+            part.trace(r, 1, offset);
+            part.trace(z, 2, offset);
+          }
+        });
   }
 };
 
 // Reset before, second pass: the candidate from r * h, and the new state.
 struct ResetBeforeCandidate {
-  static constexpr int kGates = 1;
-  static const float* bias(const Steps& a) { return a.bias + 2 * kPanel; }
-  static const float* weights(const Steps& a) { return a.candidate_weights; }
-  static const ReducedMatrix& matrix(const Steps& a) { return a.reduced.candidate_matrix; }
-  static auto multiply(const Reduced& r) { return multiply_states(r); }
-  static size_t reduction(const Steps& a) { return a.hidden; }
+  static constexpr int gates = 1;
+  static const float* bias(const UnitSteps& a) { return a.weights.bias + 2 * kPanel; }
+  static const float* weights(const UnitSteps& a) { return floats_of(a.weights.candidate); }
+  static const Matrix& matrix(const UnitSteps& a) { return a.weights.candidate; }
+  static size_t reduction(const UnitSteps& a) { return a.weights.reduction; }
   template <int R>
-  static FASTGRU_INLINE void inputs(const Steps& a, size_t row, const float* (&in)[R]) {
-    rows_of(a.reset_state, a.state_stride, row, in);
+  static FASTGRU_INLINE void inputs(const UnitSteps& a, size_t row, const float* (&in)[R]) {
+    rows_of(a.reset_state, a.state.stride, row, in);
   }
   template <class V, int R, int C>
-  static FASTGRU_INLINE void finish(const Steps& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                                    const Accumulators<V, R * C * kGates>& acc) {
-    for_each_part<V, C, 1, R * C>(a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
-      constexpr bool kDefault = decltype(plain)::value != 0;
-      const auto n = candidate<kDefault>(a, part.input(2) + part.recurrent(acc, 0));
-      const auto h = blend(part.state(a.update), part.state(a.state), n);
-      part.set_state(a.next, h);
-      part.output(h, offset);
-      if (!kDefault) part.trace(n, 3, offset);
-    });
+  static FASTGRU_INLINE void finish(const UnitSteps& a, std::ptrdiff_t offset, size_t row,
+                                    size_t strip, const Accumulators<V, R * C * gates>& acc) {
+    for_each_part<V, C, gates, R * C>(
+        a, row, strip, [&](auto part, auto plain) FASTGRU_INLINE_LAMBDA {
+          constexpr bool kDefault = decltype(plain)::value != 0;
+          const auto n = candidate<kDefault>(a.activations, part.input(2) + part.recurrent(acc, 0));
+          const auto h = blend(part.state(a.update), part.state(a.state.current), n);
+          part.set_state(a.state.next, h);
+          part.output(h, offset);
+          if (!kDefault) part.trace(n, 3, offset);
+        });
   }
 };
 
 // ---- from a call to tiles ----
 
-// One sum block of the products of a group of tiles.
-template <class Args>
-struct SumBlock {
-  const Args& args;
-  size_t begin, end;                 // the terms
-  size_t rows, first_strip, strips;  // of the group
-  Prefetch prefetch;                 // the weights of the next sum block, for all tiles together
-};
-template <class Tile>
-struct SumBlockTile {
-  static constexpr int kGates = Tile::kGates;
-
-  template <class V, int R, int C, class Args>
-  static void run(const SumBlock<Args>& block, std::ptrdiff_t, size_t row, size_t strip,
-                  const PartialSums* partial_sums) {
-    const Args& a = block.args;
-    const float *in[R], *w[C], *bias[C];
-    float* sums[R * C];
-    Tile::inputs(a, row, in);
-    for (int c = 0; c < C; ++c) {
-      w[c] = weights_of<V, kGates>(Tile::weights(a), Tile::reduction(a), strip + c);
-      bias[c] = bias_of<V>(Tile::bias(a), strip + c);
-    }
-    for (int i = 0; i < R * C; ++i)
-      sums[i] = partial_sums->at<V, kGates>(row + i / C, strip + i % C);
-    // This tile's share of the prefetch, in proportion to its vectors (one a row and strip).
-    const size_t before = row * block.strips + R * (strip - block.first_strip);
-    const size_t vectors = block.rows * block.strips, lines = block.prefetch.bytes / kLine;
-    const size_t from = lines * before / vectors * kLine;
-    const size_t to = lines * (before + R * C) / vectors * kLine;
-    add_sum_block<V, R, C, kGates>(w, bias, in, block.begin, block.end, sums,
-                                   {block.prefetch.from + from, to - from});
-  }
-};
-
-// A tile from its first product to its results; partial_sums: the products where they are known
-// already.
-template <class Tile>
-struct WholeTile {
-  static constexpr int kGates = Tile::kGates;
-
-  template <class V, int R, int C, class Args>
-  static void run(const Args& a, std::ptrdiff_t offset, size_t row, size_t strip,
-                  const PartialSums* partial_sums) {
-    Accumulators<V, R * C * kGates> acc;
-    if (partial_sums) {
-      acc = partial_sums->load<V, R, C, kGates>(row, strip);
-    } else {
-      const float* in[R];
-      Tile::inputs(a, row, in);
-      acc = product<V, R, C, kGates>(Tile::bias(a), Tile::weights(a), in, Tile::reduction(a),
-                                     a.block_terms, strip);
-    }
-    Tile::template finish<V, R, C>(a, offset, row, strip, acc);
-  }
-};
-
 // How a call's rows and strips are cut into tiles: the same for every step.
 template <class V>
 struct Tiling {
-  // Strips in groups as wide as the widest tile, one row's; tiles of more rows cut them further.
-  static constexpr size_t kStrips = 4;
-  static constexpr size_t kPanelStrips = kPanel / V::lanes;
-
-  FASTGRU_INLINE Tiling(size_t rows_, size_t units, bool far_)
-      : rows(rows_, V::max_rows),
-        far(far_),
-        by_sum_blocks(far_ && rows_ * kPanelStrips * 3 > V::max_accumulators &&
-                      rows_ <= PartialSums::kMostRows),
-        strips((units + V::lanes - 1) / V::lanes, by_sum_blocks ? kPanelStrips : kStrips,
-               by_sum_blocks ? kPanelStrips : 1) {}
-  // Whether these strips of two rows are two panels.
-  FASTGRU_INLINE bool two_streams(size_t rows_of_call, size_t strip, size_t count) const {
-    return kPanelStrips == 2 && far && rows_of_call == 2 && strip % 2 == 0 && count == 4;
-  }
+  FASTGRU_INLINE Tiling(size_t rows_, size_t units, bool far)
+      : traversal(traversal_of<V>(rows_, far)),
+        rows(rows_, V::max_rows),
+        strips((units + V::lanes - 1) / V::lanes,
+               traversal == Traversal::by_sum_blocks ? kPanelStrips<V> : kGroupStrips,
+               traversal == Traversal::by_sum_blocks ? kPanelStrips<V> : 1) {}
+  Traversal traversal;
   EvenParts rows;
-  bool far, by_sum_blocks;
-  EvenParts strips;
+  EvenParts strips;  // groups of them
 };
 
-// Note [Block by block]
-// Several tiles use the same weights one after the other: those of other rows, and where a panel is
-// wider than a tile those of its other strips. Where weights come from far away the first tile
-// would wait for them, and memory would idle while the others find them in a cache. So the tiles of
-// a panel take turns at each sum block, and each prefetches its part of the next block's weights,
-// which follow the block's own, and after the last block begin where `next` does.
+// The tiles of all rows and a group of strips. next: the first strip of the group that follows.
 template <class Tile, class V, class Args>
-void run_by_sum_blocks(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset, size_t rows,
-                       size_t strip, size_t strips, size_t next) {
-  alignas(64) float sums[PartialSums::kMostRows * Tile::kGates * kPanel];
-  const PartialSums partial_sums{sums, Tile::kGates * kPanel, 0, panel_of<V>(strip)};
-  constexpr size_t kTerm = Tile::kGates * kPanel * sizeof(float);
-  const size_t reduction = Tile::reduction(a);
-  const char* const weights = reinterpret_cast<const char*>(Tile::weights(a));
-  const auto term = [&](size_t of_strip, size_t k) FASTGRU_INLINE_LAMBDA {
-    return weights + (panel_of<V>(of_strip) * reduction + k) * kTerm;
-  };
-  for (size_t k = 0, end; k < reduction; k = end) {
-    end = reduction - k < a.block_terms ? reduction : k + a.block_terms;
-    const char* const next_weights = end < reduction ? term(strip, end) : term(next, 0);
-    run_group<SumBlockTile<Tile>, V>(
-        SumBlock<Args>{a, k, end, rows, strip, strips, {next_weights, (end - k) * kTerm}},
-        tiling.rows, offset, 0, strip, strips, &partial_sums);
-  }
-  run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, strip, strips, &partial_sums);
-}
-
-// Two rows, and strips that are half a panel: one tile of both halves would read a single stream
-// from memory, where two at once come 1.13 times as fast (Zen 1, H = 1024). So a tile has the same
-// half of two panels, and finds the other one in L2 afterwards.
-template <class Tile, class V, class Args>
-void run_two_streams(const Args& a, std::ptrdiff_t offset, size_t strip, size_t strips) {
-  constexpr int kG = Tile::kGates;
-  alignas(64) float sums[2 * Tiling<V>::kStrips * kG * V::lanes];
-  const PartialSums partial_sums{sums, Tiling<V>::kStrips * kG * V::lanes, 0, panel_of<V>(strip)};
-  const float* in[2];
-  Tile::inputs(a, 0, in);
-  const size_t reduction = Tile::reduction(a);
-  for (size_t k = 0, end; k < reduction; k = end) {
-    end = reduction - k < a.block_terms ? reduction : k + a.block_terms;
-    for (size_t half = strip; half < strip + 2; ++half) {
-      const float *w[2], *bias[2];
-      float* to[4];
-      for (int panel = 0; panel < 2; ++panel) {
-        const size_t at = half + 2 * static_cast<size_t>(panel);
-        w[panel] = weights_of<V, kG>(Tile::weights(a), reduction, at);
-        bias[panel] = bias_of<V>(Tile::bias(a), at);
-        for (size_t row = 0; row < 2; ++row)
-          to[2 * row + static_cast<size_t>(panel)] = partial_sums.at<V, kG>(row, at);
-      }
-      add_sum_block<V, 2, 2, kG, false>(w, bias, in, k, end, to, {});
-    }
-  }
-  run_rows<WholeTile<Tile>, V, V::max_rows>(a, offset, 0, strip, strips, 2, &partial_sums);
-}
-
-// Note [There and back]
-// A step reads the same weights as the one before. Where a cache holds a part of them only, going
-// from the first to the last each time finds none of them: each is driven out by those read after
-// it. So every other step goes backwards, and what was read last is found; also by the next call,
-// which run.cpp tells where the last one ended.
-enum class Order { forwards, backwards };
-// The part that comes i-th.
-FASTGRU_INLINE size_t in_order(const EvenParts& cut, size_t i, Order order) {
-  return order == Order::forwards ? i : cut.parts - 1 - i;
+FASTGRU_INLINE void run_strip_group(const Args& a, const Tiling<V>& tiling, std::ptrdiff_t offset,
+                                    size_t rows, size_t strip, size_t strips, size_t next) {
+  if (tiling.traversal == Traversal::by_sum_blocks)
+    return run_by_sum_blocks<Tile, V>(a, tiling.rows, offset, rows, strip, strips, next);
+  if constexpr (kPanelStrips<V> == 2)
+    if (tiling.traversal == Traversal::two_streams && are_two_panels<V>(strip, strips))
+      return run_two_streams<Tile, V>(a, offset, strip, strips);
+  run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, strip, strips, nullptr);
 }
 
 // One pass over the tiles of a call or a step: of Tile, and before each the input product where it
@@ -379,33 +257,21 @@ FASTGRU_INLINE void pass(const Args& a, const InputProduct* input, const Tiling<
   for (size_t i = 0; i < parts; ++i) {
     const size_t g = in_order(tiling.strips, i, order);
     const size_t strip = tiling.strips.begin_of(g), strips = tiling.strips.size_of(g);
-    if (tiling.by_sum_blocks) {
-      const size_t next =
-          i + 1 < parts ? tiling.strips.begin_of(in_order(tiling.strips, i + 1, order)) : strip;
-      if (input) run_by_sum_blocks<InputTile, V>(*input, tiling, 0, a.rows, strip, strips, next);
-      run_by_sum_blocks<Tile, V>(a, tiling, offset, a.rows, strip, strips, next);
-    } else if (tiling.two_streams(a.rows, strip, strips)) {
-      if constexpr (Tiling<V>::kPanelStrips == 2) {
-        if (input) run_two_streams<InputTile, V>(*input, 0, strip, strips);
-        run_two_streams<Tile, V>(a, offset, strip, strips);
-      }
-    } else {
-      if (input)
-        run_group<WholeTile<InputTile>, V>(*input, tiling.rows, 0, 0, strip, strips, nullptr);
-      run_group<WholeTile<Tile>, V>(a, tiling.rows, offset, 0, strip, strips, nullptr);
-    }
+    const size_t next =
+        i + 1 < parts ? tiling.strips.begin_of(in_order(tiling.strips, i + 1, order)) : strip;
+    if (input) run_strip_group<InputTile>(*input, tiling, 0, a.rows, strip, strips, next);
+    run_strip_group<Tile>(a, tiling, offset, a.rows, strip, strips, next);
   }
 }
 
-// ---- the same where the layer's weights are in reduced precision ----
+// ---- the same where the product takes operands ----
 
 // work(first row, rows, first strip, strips): all of a call, in groups of rows whose products L1
 // holds and of whole panels, more than one of them where one tile has all rows.
 template <class V, class Work>
-FASTGRU_INLINE void for_each_reduced_group(size_t all_rows, size_t units, Order order, Work work) {
-  constexpr size_t kPanelStrips = Tiling<V>::kPanelStrips;
-  const size_t most = all_rows <= V::max_rows ? Tiling<V>::kStrips : kPanelStrips;
-  const EvenParts groups((units + V::lanes - 1) / V::lanes, most, kPanelStrips);
+FASTGRU_INLINE void for_each_operand_group(size_t all_rows, size_t units, Order order, Work work) {
+  const size_t most = all_rows <= V::max_rows ? kGroupStrips : kPanelStrips<V>;
+  const EvenParts groups((units + V::lanes - 1) / V::lanes, most, kPanelStrips<V>);
   for (size_t row = 0; row < all_rows; row += PartialSums::kMostRows) {
     const size_t rows =
         all_rows - row < PartialSums::kMostRows ? all_rows - row : PartialSums::kMostRows;
@@ -418,37 +284,40 @@ FASTGRU_INLINE void for_each_reduced_group(size_t all_rows, size_t units, Order 
 
 // The input product, straight to where the gates read it.
 template <class V>
-void reduced_input_product(const InputProduct& a) {
+void operand_input_product(const InputProduct& a) {
   for (size_t row = 0; row < a.rows; ++row)
-    a.reduced.kernels->prepare_input(a.x[row], a.reduction, a.reduced.operands, row);
+    a.multiplier.product->prepare_input(a.x[row], a.weights.reduction, a.multiplier.operands, row);
   const size_t stride = gates_stride(a.units);
-  for_each_reduced_group<V>(
+  for_each_operand_group<V>(
       a.rows, a.units, Order::forwards,
       [&](size_t row, size_t rows, size_t strip, size_t strips) FASTGRU_INLINE_LAMBDA {
-        float* const gates = a.out + row * stride + panel_of<V>(strip) * (3 * kPanel);
-        a.reduced.kernels->multiply_input({a.reduced.matrix, a.bias, a.reduced.operands, 3,
-                                           a.reduction, a.block_terms, row, rows, strip, strips,
-                                           gates, stride});
+        float* const gates = a.out + row * stride + panel_of<V>(strip) * (kGates * kPanel);
+        a.multiplier.product->multiply_input(
+            {a.weights.matrix, a.weights.bias, a.multiplier.operands, kGates, a.weights.reduction,
+             a.weights.block_terms, row, rows, strip, strips, gates, stride});
       });
 }
 
 // Writes the recurrent products of a few rows and panels to a buffer, from which the tiles read
 // them.
 template <class Tile, class V>
-void reduced_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
+void operand_pass(const UnitSteps& a, std::ptrdiff_t offset, Order order) {
+  const auto multiply = a.multiplier.fine_states ? a.multiplier.product->multiply_input
+                                                 : a.multiplier.product->multiply_state;
   // Many rows of one panel, or a tile's rows of several.
-  static_assert(V::max_rows * (Tiling<V>::kStrips / Tiling<V>::kPanelStrips) <=
-                PartialSums::kMostRows);
-  alignas(64) float sums[PartialSums::kMostRows * Tile::kGates * kPanel];
-  for_each_reduced_group<V>(
-      a.rows, a.units, order,
+  static_assert(V::max_rows * (kGroupStrips / kPanelStrips<V>) <= PartialSums::kMostRows,
+                "the products of a group of rows and panels do not fit the buffer that its tiles "
+                "read: let kMostRows grow, or kGroupStrips shrink");
+  alignas(64) float sums[PartialSums::kMostRows * Tile::gates * kPanel];
+  for_each_operand_group<V>(
+      a.rows, a.units.count, order,
       [&](size_t row, size_t rows, size_t strip, size_t strips) FASTGRU_INLINE_LAMBDA {
         const size_t panels = panel_of<V>(strip + strips - 1) - panel_of<V>(strip) + 1;
-        const PartialSums partial_sums{sums, panels * (Tile::kGates * kPanel), row,
+        const PartialSums partial_sums{sums, panels * (Tile::gates * kPanel), row,
                                        panel_of<V>(strip)};
-        Tile::multiply(a.reduced)({Tile::matrix(a), Tile::bias(a), a.reduced.operands, Tile::kGates,
-                                   Tile::reduction(a), a.block_terms, row, rows, strip, strips,
-                                   sums, partial_sums.stride});
+        multiply({Tile::matrix(a), Tile::bias(a), a.multiplier.operands, Tile::gates,
+                  Tile::reduction(a), a.weights.block_terms, row, rows, strip, strips, sums,
+                  partial_sums.stride});
         run_group<WholeTile<Tile>, V>(a, EvenParts(rows, V::max_rows), offset, row, strip, strips,
                                       &partial_sums);
       });
@@ -456,70 +325,74 @@ void reduced_pass(const Steps& a, std::ptrdiff_t offset, Order order) {
 
 template <class V>
 void input_product(const InputProduct& a) {
-  if (a.reduced.kernels) return reduced_input_product<V>(a);
-  pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.far), 0, Order::forwards);
+  check(a);
+  if (a.multiplier.product->takes_operands) return operand_input_product<V>(a);
+  pass<InputTile>(a, nullptr, Tiling<V>(a.rows, a.units, a.weights.far), 0, Order::forwards);
 }
 
 // Makes operands of the states, multiplies them, and applies the gates to the products.
 template <class Tile, class V>
-FASTGRU_INLINE void reduced_step(const Steps& a, const float* states, std::ptrdiff_t offset,
+FASTGRU_INLINE void operand_step(const UnitSteps& a, const float* states, std::ptrdiff_t offset,
                                  Order order) {
-  const ReducedKernels& kernels = *a.reduced.kernels;
-  const auto prepare = a.reduced.fine_states ? kernels.prepare_fine_state : kernels.prepare_state;
+  const auto prepare = a.multiplier.fine_states ? a.multiplier.product->prepare_fine_state
+                                                : a.multiplier.product->prepare_state;
   for (size_t row = 0; row < a.rows; ++row)
-    prepare(states + row * a.state_stride, a.hidden, a.reduced.operands, row);
-  reduced_pass<Tile, V>(a, offset, order);
+    prepare(states + row * a.state.stride, a.weights.reduction, a.multiplier.operands, row);
+  operand_pass<Tile, V>(a, offset, order);
 }
 
 // Returns when the threads with the layer's other units have come as far as this one.
-FASTGRU_INLINE void wait_for_shares(const Steps& a) {
-  if (a.wait_for_shares) a.wait_for_shares(a.barrier);
+FASTGRU_INLINE void wait_for_shares(const UnitSteps& a) {
+  if (a.others.wait) a.others.wait(a.others.barrier);
 }
 
 // Calls step(args, offset of this step's output, order) for each step, swapping the states between.
 template <class Step>
-FASTGRU_INLINE void for_each_step(Steps a, Step step) {
-  const size_t gates_step = a.rows * gates_stride(a.units);
+FASTGRU_INLINE void for_each_step(UnitSteps a, Step step) {
+  const size_t gates_step = a.rows * gates_stride(a.units.count);
   std::ptrdiff_t offset = 0;
   for (size_t s = 0; s < a.steps; ++s) {
     step(a, offset, (s % 2 == 0) != a.backwards ? Order::forwards : Order::backwards);
     wait_for_shares(a);  // before anyone reads `next`, and before anyone overwrites `state`
-    float* const swap = a.state;
-    a.state = a.next;
-    a.next = swap;
+    float* const swap = a.state.current;
+    a.state.current = a.state.next;
+    a.state.next = swap;
     a.gates += gates_step;
-    offset += a.out_step;
+    offset += a.output.step;
   }
 }
 
 template <class V>
-void steps_reset_after(const Steps& a) {
-  if (a.reduced.kernels)
+void steps_reset_after(const UnitSteps& a) {
+  check(a, true);
+  if (a.multiplier.product->takes_operands)
     return for_each_step(
-        a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-          reduced_step<ResetAfterTile, V>(s, s.state, offset, order);
+        a, [&](const UnitSteps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+          operand_step<ResetAfterTile, V>(s, s.state.current, offset, order);
         });
-  const Tiling<V> tiling(a.rows, a.units, a.far);
-  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-    pass<ResetAfterTile>(s, a.input, tiling, offset, order);
-  });
+  const Tiling<V> tiling(a.rows, a.units.count, a.weights.far);
+  for_each_step(
+      a, [&](const UnitSteps& s, std::ptrdiff_t offset, Order order)
+             FASTGRU_INLINE_LAMBDA { pass<ResetAfterTile>(s, a.input, tiling, offset, order); });
 }
 
 template <class V>
-void steps_reset_before(const Steps& a) {
-  if (a.reduced.kernels)
+void steps_reset_before(const UnitSteps& a) {
+  check(a, false);
+  if (a.multiplier.product->takes_operands)
     return for_each_step(
-        a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-          reduced_step<ResetBeforeGates, V>(s, s.state, offset, order);
+        a, [&](const UnitSteps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+          operand_step<ResetBeforeGates, V>(s, s.state.current, offset, order);
           wait_for_shares(a);  // before anyone reads r * h
-          reduced_step<ResetBeforeCandidate, V>(s, s.reset_state, offset, order);
+          operand_step<ResetBeforeCandidate, V>(s, s.reset_state, offset, order);
         });
-  const Tiling<V> tiling(a.rows, a.units, a.far);
-  for_each_step(a, [&](const Steps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
-    pass<ResetBeforeGates>(s, a.input, tiling, offset, order);
-    wait_for_shares(a);  // before anyone reads r * h
-    pass<ResetBeforeCandidate>(s, nullptr, tiling, offset, order);
-  });
+  const Tiling<V> tiling(a.rows, a.units.count, a.weights.far);
+  for_each_step(a,
+                [&](const UnitSteps& s, std::ptrdiff_t offset, Order order) FASTGRU_INLINE_LAMBDA {
+                  pass<ResetBeforeGates>(s, a.input, tiling, offset, order);
+                  wait_for_shares(a);  // before anyone reads r * h
+                  pass<ResetBeforeCandidate>(s, nullptr, tiling, offset, order);
+                });
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 // after the vector type, which it needs
 #include "kernels/product/dot_bf16.hpp"
 
-const fastgru::ReducedKernels* fastgru::avx512_bf16_kernels() {
-  static constexpr ReducedKernels table = bfloat16_kernels<Vec, Bfloat16Dot>("avx512_bf16");
+const fastgru::Product* fastgru::avx512_bf16_kernels() {
+  static constexpr Product table = bfloat16_product<Vec, DotPairs>("avx512_bf16", Sums::own);
   return &table;
 }

@@ -4,7 +4,7 @@
 // after the vector type, which it needs
 #include "kernels/product/dot_vnni.hpp"
 
-const fastgru::ReducedKernels* fastgru::avx512_vnni_kernels() {
-  static constexpr ReducedKernels table = int8_kernels<Vec, VnniDot>("avx512_vnni");
+const fastgru::Product* fastgru::avx512_vnni_kernels() {
+  static constexpr Product table = int8_product<Vec, VnniDot>("avx512_vnni");
   return &table;
 }

@@ -17,6 +17,7 @@ namespace {
 
 struct Vec {
   static constexpr int lanes = 8;
+  static constexpr bool fuses = true;          // fma() rounds once
   static constexpr int max_accumulators = 12;  // of 16 registers; 3 weights and 1 input remain
   static constexpr int max_rows = 4;
   static constexpr int group = 4;  // vectors whose gates are computed side by side

@@ -1,8 +1,10 @@
-// Sixteen floats in a zmm register; needs AVX-512 F, BW, DQ and VL. Only isa_avx512.cpp may include
-// this. Every operation gives the bits that its AVX2 namesake gives, see Note [Same bits].
+// Sixteen floats in a zmm register; needs AVX-512 F, BW, DQ and VL. Only files that add_isa()
+// compiles with these may include this. Every operation gives the bits that its AVX2 namesake
+// gives, see Note [Same bits].
 #pragma once
 
-#if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || \
+    !defined(__AVX512VL__)
 #error "vec_avx512.hpp compiled without AVX-512: sources using it belong in add_isa(avx512)"
 #endif
 
@@ -18,6 +20,7 @@ namespace {
 
 struct Vec {
   static constexpr int lanes = 16;
+  static constexpr bool fuses = true;          // fma() rounds once
   static constexpr int max_accumulators = 24;  // of 32 registers; 3 weights and inputs remain
   static constexpr int max_rows = 8;
   static constexpr int group = 4;  // vectors whose gates are computed side by side

@@ -13,6 +13,7 @@ namespace {
 
 struct Vec {
   static constexpr int lanes = 4;
+  static constexpr bool fuses = false;         // fma() rounds the product too
   static constexpr int max_accumulators = 12;  // of 16 registers; 3 weights and 1 input remain
   static constexpr int max_rows = 4;
   static constexpr int group = 2;  // vectors whose gates are computed side by side

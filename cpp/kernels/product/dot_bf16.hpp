@@ -1,6 +1,6 @@
 // Pairs of bfloat16 in one instruction, vdpbf16ps: it adds one product after the other, and which
-// of a pair first is the processor's to say, so that its sums may differ from Bfloat16's in the
-// last bits. The sum blocks are the same.
+// of a pair first is the processor's to say, so that its sums may differ from those of
+// WidenedPairs in the last bits. The sum blocks are the same.
 #pragma once
 
 #include "kernels/product/reduced.hpp"
@@ -8,7 +8,20 @@
 namespace fastgru {
 namespace {
 
-struct Bfloat16Dot {
+struct PairWeights {
+  __m512bh v;
+};
+struct PairInput {
+  __m512bh v;
+};
+FASTGRU_INLINE Vec fma(const PairWeights& w, const PairInput& x, const Vec& sum) {
+  return {_mm512_dpbf16_ps(sum.v, w.v, x.v)};
+}
+FASTGRU_INLINE void pin(PairWeights&) {}
+
+struct DotPairs {
+  using Element = uint16_t;
+
   static void prepare(const float* row, size_t reduction, const Operands& to, size_t index) {
     uint16_t* const out = operand_of<uint16_t>(to, index);
     size_t k = 0;
@@ -20,51 +33,20 @@ struct Bfloat16Dot {
     out[reduction] = 0;  // of the last pair, where K is odd
   }
 
-  template <int G, int>
-  struct Tile {
-    static constexpr int kGates = G;
-
-    template <class V, int R, int C>
-    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t strip,
-                    const PartialSums* partial_sums) {
-      const size_t pairs = (a.reduction + 1) / 2;
-      const uint16_t* in[R];
-      FASTGRU_UNROLL
-      for (int r = 0; r < R; ++r) in[r] = operand_of<uint16_t>(a.operands, row + r);
-      const uint16_t* w[C];
-      FASTGRU_UNROLL
-      for (int c = 0; c < C; ++c)
-        w[c] =
-            static_cast<const uint16_t*>(a.matrix.weights) + (strip + c) * pairs * (G * kPanel * 2);
-      auto acc = biases<V, R, C, G>(a.bias, strip);
-      sum_in_blocks(acc, a.reduction, a.block_terms,
-                    [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
-                      for (size_t k = begin; k < end; k += 2) {
-                        __m512bh x[R];
-                        FASTGRU_UNROLL
-                        for (int r = 0; r < R; ++r) {
-                          int pair;
-                          __builtin_memcpy(&pair, in[r] + k, sizeof pair);
-                          x[r] = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
-                        }
-                        FASTGRU_UNROLL
-                        for (int c = 0; c < C; ++c) {
-                          FASTGRU_UNROLL
-                          for (int g = 0; g < G; ++g) {
-                            const auto v = reinterpret_cast<__m512bh>(
-                                _mm512_loadu_si512(w[c] + (k / 2 * G + g) * (2 * kPanel)));
-                            FASTGRU_UNROLL
-                            for (int r = 0; r < R; ++r) {
-                              V& s = sum.v[(r * C + c) * G + g];
-                              s = {_mm512_dpbf16_ps(s.v, v, x[r])};
-                            }
-                          }
-                        }
-                      }
-                    });
-      partial_sums->store<V, R, C, G>(acc, row, strip);
-    }
-  };
+  template <int R, int C, int G, class Weights, class Inputs>
+  static FASTGRU_INLINE void add(Accumulators<Vec, R * C * G>& sum, Weights weights,
+                                 Inputs inputs) {
+    add_term<Vec, R, C, G>(
+        sum,
+        [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+          return PairWeights{reinterpret_cast<__m512bh>(_mm512_loadu_si512(weights(c, g)))};
+        },
+        [&](int r) FASTGRU_INLINE_LAMBDA {
+          int pair;
+          __builtin_memcpy(&pair, inputs(r), sizeof pair);
+          return PairInput{reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair))};
+        });
+  }
 };
 
 }  // namespace

@@ -20,8 +20,8 @@
 
 #include <cstddef>
 
+#include "kernels/contract.hpp"
 #include "kernels/inline.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
@@ -61,16 +61,20 @@ FASTGRU_INLINE size_t lane_in_panel(size_t strip) {
   return strip * V::lanes % kPanel;
 }
 
+// The weights of a matrix in float32.
+FASTGRU_INLINE const float* floats_of(const Matrix& matrix) {
+  return static_cast<const float*>(matrix.data);
+}
 // Where a strip's weights begin; weights: [P][K][G][kPanel].
 template <class V, int G>
 FASTGRU_INLINE const float* weights_of(const float* weights, size_t reduction, size_t strip) {
   return weights + panel_of<V>(strip) * reduction * (G * kPanel) + lane_in_panel<V>(strip);
 }
 
-// Where a strip's biases begin; bias: [P][3][kPanel] from the first of the G gates on.
+// Where a strip's biases begin; bias: [P][kGates][kPanel] from the first of the G gates on.
 template <class V>
 FASTGRU_INLINE const float* bias_of(const float* bias, size_t strip) {
-  return bias + panel_of<V>(strip) * (3 * kPanel) + lane_in_panel<V>(strip);
+  return bias + panel_of<V>(strip) * (kGates * kPanel) + lane_in_panel<V>(strip);
 }
 
 // Accumulator (r * C + c) * G + g belongs to row r, strip c and gate g.
@@ -161,64 +165,6 @@ FASTGRU_INLINE Accumulators<V, R * C * G> product(const float* bias, const float
                 [&](Accumulators<V, R * C * G>& sum, size_t begin, size_t end)
                     FASTGRU_INLINE_LAMBDA { add_terms<V, R, C, G>(sum, w, in, begin, end); });
   return acc;
-}
-
-// ---- one sum block at a time, for tiles that use the same weights by turns ----
-
-// Memory to prefetch while products are summed, because it is needed next.
-struct Prefetch {
-  const char* from = nullptr;
-  size_t bytes = 0;
-};
-constexpr size_t kLine = 64;
-
-// Adds the sum block [begin, end) of a tile's products to the sums of those before it. strips:
-// where each strip's weights begin, bias: its biases; sums: where those of row r and strip c,
-// number r * C + c, are, gate after gate at kPanel. Fetch: whether to prefetch. Not inline: tiles
-// of different kinds share it.
-template <class V, int R, int C, int G, bool Fetch = true>
-FASTGRU_NOINLINE void add_sum_block(const float* const (&strips)[C], const float* const (&bias)[C],
-                                    const float* const (&rows)[R], size_t begin, size_t end,
-                                    float* const (&sums)[R * C], Prefetch prefetch) {
-  const float *w[C], *in[R];  // copies, for registers
-  FASTGRU_UNROLL
-  for (int c = 0; c < C; ++c) w[c] = strips[c];
-  FASTGRU_UNROLL
-  for (int r = 0; r < R; ++r) in[r] = rows[r];
-  Accumulators<V, R * C * G> acc;
-  FASTGRU_UNROLL
-  for (int c = 0; c < C; ++c) {
-    FASTGRU_UNROLL
-    for (int g = 0; g < G; ++g) {
-      const V first = begin == 0 ? V::load(bias[c] + g * kPanel) : V::set(0.0f);
-      FASTGRU_UNROLL
-      for (int r = 0; r < R; ++r) acc.v[(r * C + c) * G + g] = first;
-    }
-  }
-  // Fewer than 128 bytes a term, since several tiles share a panel's. Into L2: a panel's block
-  // fills L1. No loop in the loop: its end, mispredicted, made batches 1.15 times as long (Emerald
-  // Rapids).
-  constexpr int kLocality = 2;
-  const size_t bytes = prefetch.bytes / (end - begin);
-  const char* fetch = prefetch.from;
-  for (size_t k = begin; k < end; ++k) {
-    if constexpr (Fetch) {
-      __builtin_prefetch(fetch, 0, kLocality);
-      if (G > 1) __builtin_prefetch(fetch + bytes / 2, 0, kLocality);
-      fetch += bytes;
-    }
-    add_terms<V, R, C, G>(acc, w, in, k, k + 1);
-  }
-  FASTGRU_UNROLL
-  for (int i = 0; i < R * C; ++i) {
-    FASTGRU_UNROLL
-    for (int g = 0; g < G; ++g) {
-      V& sum = acc.v[i * G + g];
-      float* const to = sums[i] + g * kPanel;
-      if (begin != 0) sum = V::load(to) + sum;
-      sum.store(to);
-    }
-  }
 }
 
 }  // namespace

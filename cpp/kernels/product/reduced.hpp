@@ -21,11 +21,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/check.hpp"
+#include "kernels/contract.hpp"
 #include "kernels/group.hpp"
 #include "kernels/inline.hpp"
+#include "kernels/product/format.hpp"
 #include "kernels/product/product.hpp"
 #include "kernels/product/tiling.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
@@ -57,50 +59,61 @@ FASTGRU_INLINE uint32_t bfloat16_bits(float x) {
   return ((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded) >> 16;
 }
 
-// For any V: operands are floats with bfloat16's values, and a term is a float32 term whose weight
-// is widened on the way.
+// Pairs for any V: operands are floats with bfloat16's values, and a term is a float32 term whose
+// weight is widened on the way.
 template <class V>
-struct Bfloat16 {
+struct WidenedPairs {
+  using Element = float;
+
   static void prepare(const float* row, size_t reduction, const Operands& to, size_t index) {
     float* const out = operand_of<float>(to, index);
     for (size_t k = 0; k < reduction; ++k) out[k] = float_of(bfloat16_bits(row[k]) << 16);
     out[reduction] = 0.0f;  // of the last pair, where K is odd
   }
 
+  template <int R, int C, int G, class Weights, class Inputs>
+  static FASTGRU_INLINE void add(Accumulators<V, R * C * G>& sum, Weights weights, Inputs inputs) {
+    FASTGRU_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      // Each half loads again where registers are few: GCC would keep the second ones and spill
+      // sums.
+      if (V::max_accumulators < 24) __asm__ volatile("" ::: "memory");
+      add_term<V, R, C, G>(
+          sum, [&](int c, int g) FASTGRU_INLINE_LAMBDA { return V::widen(weights(c, g), half); },
+          [&](int r) FASTGRU_INLINE_LAMBDA { return V::broadcast(inputs(r) + half); });
+    }
+  }
+};
+
+template <class V, class Pairs>
+struct Bfloat16 {
   template <int G, int>
   struct Tile {
-    static constexpr int kGates = G;
+    static constexpr int gates = G;
 
     template <class, int R, int C>
-    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t strip,
+    static void run(const ProductBlock& a, std::ptrdiff_t, size_t row, size_t strip,
                     const PartialSums* partial_sums) {
+      using Element = typename Pairs::Element;
       const size_t pairs = (a.reduction + 1) / 2;
-      const float* in[R];
+      const Element* in[R];
       FASTGRU_UNROLL
-      for (int r = 0; r < R; ++r) in[r] = operand_of<float>(a.operands, row + r);
+      for (int r = 0; r < R; ++r) in[r] = operand_of<Element>(a.operands, row + r);
       const uint16_t* w[C];
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c)
-        w[c] = static_cast<const uint16_t*>(a.matrix.weights) +
+        w[c] = static_cast<const uint16_t*>(a.matrix.data) +
                panel_of<V>(strip + c) * pairs * (G * kPanel * 2) + 2 * lane_in_panel<V>(strip + c);
       auto acc = biases<V, R, C, G>(a.bias, strip);
       sum_in_blocks(acc, a.reduction, a.block_terms,
                     [&](auto& sum, size_t begin, size_t end) FASTGRU_INLINE_LAMBDA {
-                      for (size_t k = begin; k < end; k += 2) {
-                        FASTGRU_UNROLL
-                        for (int half = 0; half < 2; ++half) {
-                          // Each half loads again where registers are few: GCC would keep the
-                          // second ones and spill sums.
-                          if (V::max_accumulators < 24) __asm__ volatile("" ::: "memory");
-                          add_term<V, R, C, G>(
-                              sum,
-                              [&](int c, int g) FASTGRU_INLINE_LAMBDA {
-                                return V::widen(w[c] + (k / 2 * G + g) * (2 * kPanel), half);
-                              },
-                              [&](int r)
-                                  FASTGRU_INLINE_LAMBDA { return V::broadcast(in[r] + k + half); });
-                        }
-                      }
+                      for (size_t k = begin; k < end; k += 2)
+                        Pairs::template add<R, C, G>(
+                            sum,
+                            [&](int c, int g) FASTGRU_INLINE_LAMBDA {
+                              return w[c] + (k / 2 * G + g) * (2 * kPanel);
+                            },
+                            [&](int r) FASTGRU_INLINE_LAMBDA { return in[r] + k; });
                     });
       partial_sums->store<V, R, C, G>(acc, row, strip);
     }
@@ -131,7 +144,7 @@ FASTGRU_INLINE float scale_of(uint32_t most, float steps) {
   return float_of(most < kInfinity ? most : kPositiveNaN) / steps;
 }
 
-// Four terms of a unit at once, for add_term(). D: how an ISA multiplies them, see vec_*.hpp; its
+// Four terms of a unit at once, for add_term(). D: how an ISA multiplies them, see kernels.hpp; its
 // pin() is for sums and weights, which have one type.
 template <class D>
 struct DotSum {
@@ -207,10 +220,10 @@ struct Int8 {
 
   template <int G, int Planes>
   struct Tile {
-    static constexpr int kGates = G;
+    static constexpr int gates = G;
 
     template <class, int R, int C>
-    static void run(const ReducedProduct& a, std::ptrdiff_t, size_t row, size_t strip,
+    static void run(const ProductBlock& a, std::ptrdiff_t, size_t row, size_t strip,
                     const PartialSums* partial_sums) {
       constexpr int N = R * C * G;
       const size_t bytes = padded(a.reduction);
@@ -220,7 +233,7 @@ struct Int8 {
       const int8_t* w[C];
       FASTGRU_UNROLL
       for (int c = 0; c < C; ++c)
-        w[c] = static_cast<const int8_t*>(a.matrix.weights) +
+        w[c] = static_cast<const int8_t*>(a.matrix.data) +
                panel_of<V>(strip + c) * bytes * (G * kPanel) + kTerms * lane_in_panel<V>(strip + c);
       // Planes whose sums fit the registers together read the weights once: for one row, whose
       // time is that of reading them, an input in 16 bits costs what one in 8 bits would.
@@ -281,29 +294,51 @@ struct Int8 {
 // ---- tables ----
 
 template <class V, class M, int Planes>
-void multiply(const ReducedProduct& a) {
+void multiply(const ProductBlock& a) {
+  check(a);
   const EvenParts rows(a.rows, V::max_rows);
   const PartialSums partial_sums{a.sums, a.stride, a.first_row, panel_of<V>(a.first_strip)};
   const auto run = [&](auto gates) FASTGRU_INLINE_LAMBDA {
     run_group<typename M::template Tile<decltype(gates)::value, Planes>, V>(
         a, rows, 0, a.first_row, a.first_strip, a.strips, &partial_sums);
   };
-  a.gates == 3 ? run(Int<3>()) : a.gates == 2 ? run(Int<2>()) : run(Int<1>());
+  a.gates == kGates ? run(Int<kGates>()) : a.gates == 2 ? run(Int<2>()) : run(Int<1>());
 }
 
-template <class V, class M>
-constexpr ReducedKernels bfloat16_kernels(const char* name) {
-  return {name, M::prepare, M::prepare, M::prepare, multiply<V, M, 1>, multiply<V, M, 1>};
+// The product that leaves everything to the tiles of float32.
+template <class V>
+constexpr Product float32_product(const char* name) {
+  Product product{};
+  product.name = name;
+  product.sums = V::fuses ? Sums::chains : Sums::own;
+  product.format = kFloat32Format;
+  return product;
+}
+template <class V, class Pairs>
+constexpr Product bfloat16_product(const char* name, Sums sums) {
+  Product product{};
+  product.name = name;
+  product.sums = sums;
+  product.format = kBfloat16Format;
+  product.takes_operands = true;
+  product.prepare_input = product.prepare_state = product.prepare_fine_state = Pairs::prepare;
+  product.multiply_input = product.multiply_state = multiply<V, Bfloat16<V, Pairs>, 1>;
+  return product;
 }
 template <class V, class D>
-constexpr ReducedKernels int8_kernels(const char* name) {
+constexpr Product int8_product(const char* name) {
   using M = Int8<V, D>;
-  return {name,
-          M::prepare_input,
-          M::prepare_state,
-          M::prepare_fine_state,
-          multiply<V, M, 2>,
-          multiply<V, M, 1>};
+  Product product{};
+  product.name = name;
+  product.sums = Sums::exact;
+  product.format = kInt8Format;
+  product.takes_operands = true;
+  product.prepare_input = M::prepare_input;
+  product.prepare_state = M::prepare_state;
+  product.prepare_fine_state = M::prepare_fine_state;
+  product.multiply_input = multiply<V, M, 2>;
+  product.multiply_state = multiply<V, M, 1>;
+  return product;
 }
 
 }  // namespace

@@ -3,9 +3,9 @@
 
 #include <cstddef>
 
+#include "kernels/contract.hpp"
 #include "kernels/inline.hpp"
 #include "kernels/product/product.hpp"
-#include "kernels/table.hpp"
 
 namespace fastgru {
 namespace {
@@ -15,10 +15,16 @@ namespace {
 // accumulators fit.
 template <class V, int R, class Tile>
 constexpr int strips_per_tile() {
-  const int by_registers = V::max_accumulators / (R * Tile::kGates);
+  const int by_registers = V::max_accumulators / (R * Tile::gates);
   const int wanted = R == 1 ? 4 : 2;
   return by_registers < 1 ? 1 : by_registers < wanted ? by_registers : wanted;
 }
+
+// Strips are run in groups as wide as the widest tile, one row's; tiles of more rows cut them
+// further.
+constexpr size_t kGroupStrips = 4;
+template <class V>
+constexpr size_t kPanelStrips = kPanel / V::lanes;
 
 // A buffer with the sums of a group of rows and strips, which are not finished in registers.
 struct PartialSums {
@@ -52,6 +58,28 @@ struct PartialSums {
       for (int g = 0; g < G; ++g) acc.v[i * G + g] = V::load(from + g * kPanel);
     }
     return acc;
+  }
+};
+
+// A tile from its first product to its results; partial_sums: the products where they are known
+// already.
+template <class Tile>
+struct WholeTile {
+  static constexpr int gates = Tile::gates;
+
+  template <class V, int R, int C, class Args>
+  static void run(const Args& a, std::ptrdiff_t offset, size_t row, size_t strip,
+                  const PartialSums* partial_sums) {
+    Accumulators<V, R * C * gates> acc;
+    if (partial_sums) {
+      acc = partial_sums->load<V, R, C, gates>(row, strip);
+    } else {
+      const float* in[R];
+      Tile::inputs(a, row, in);
+      acc = product<V, R, C, gates>(Tile::bias(a), Tile::weights(a), in, Tile::reduction(a),
+                                    a.weights.block_terms, strip);
+    }
+    Tile::template finish<V, R, C>(a, offset, row, strip, acc);
   }
 };
 
