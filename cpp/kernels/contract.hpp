@@ -85,10 +85,12 @@ struct Operands {
   std::size_t stride;  // bytes, operand_stride() or more
   float* scales;       // [rows]
 };
+namespace {  // a function of each file's own: Note [One symbol per ISA]
 // Bytes that a row of `reduction` terms may take.
 constexpr std::size_t operand_stride(std::size_t reduction) {
   return (4 * reduction + 127) / 64 * 64;
 }
+}  // namespace
 
 // sums = bias + W x for rows and strips (V::lanes neighbouring units) of a call.
 struct ProductBlock {
