@@ -85,8 +85,8 @@ struct Operands {
   std::size_t stride;  // bytes, operand_stride() or more
   float* scales;       // [rows]
 };
-// Bytes that a row of `reduction` terms may take.
-constexpr std::size_t operand_stride(std::size_t reduction) {
+// Bytes that a row of `reduction` terms may take. static: Note [One symbol per ISA].
+static constexpr std::size_t operand_stride(std::size_t reduction) {
   return (4 * reduction + 127) / 64 * 64;
 }
 
