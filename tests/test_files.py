@@ -533,7 +533,7 @@ def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
     """One FormatError that says what is wrong and in which file; no model was begun."""
     data, problem = BAD[name]
     path = saved(tmp_path, data)
-    monkeypatch.setattr(_core, "Model", lambda *args, **kwargs: pytest.fail("a model was built"))
+    monkeypatch.setattr(_core, "GRU", lambda *args, **kwargs: pytest.fail("a model was built"))
     with pytest.raises(fastgru.FormatError) as caught:
         fastgru.load(path)
     assert re.search(problem, str(caught.value)), str(caught.value)

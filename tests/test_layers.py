@@ -397,7 +397,7 @@ def test_sequences_that_do_not_fit(name: str) -> None:
         layer(x[:, 0], lengths=[5])
     with pytest.raises(TypeError, match="lengths: expected integers"):
         layer(x, lengths=[1.0, 2.0, 3.0])
-    with pytest.raises(fastgru.ShapeError, match=r"x: expected \(T, B, n\) or \(T, n\), got \(5,"):
+    with pytest.raises(fastgru.ShapeError, match=r"x: expected \(T, B, I\) or \(T, I\), got \(5,"):
         layer(x[:, 0, 0])
     with pytest.raises(fastgru.ShapeError, match="at least one time step, got T = 0"):
         layer(x[:0])

@@ -60,10 +60,13 @@ Needs needs_of(const PackedNetwork& network, const Call& call, const NetworkPlan
     }
     needs.blocks = std::max(needs.blocks, std::min(written, 2));
     if (s + 1 == network.sections.size() || section.begin == section.end) continue;
-    const bool rows = section.single_step || network.sections[s + 1].single_step;
-    std::size_t& widest = rows ? needs.result_width : needs.sequence_width;
-    widest = std::max(widest, width);
-    (rows ? needs.results : needs.sequences)[s % 2] = true;
+    if (section.single_step || network.sections[s + 1].single_step) {
+      needs.result_width = std::max(needs.result_width, width);
+      needs.results[s % 2] = true;
+    } else {
+      needs.sequence_width = std::max(needs.sequence_width, width);
+      needs.sequences[s % 2] = true;
+    }
   }
   return needs;
 }
