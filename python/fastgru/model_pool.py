@@ -84,7 +84,7 @@ class ModelPool(Sessions):
                 raise ShapeError(f"ids: expected (n,), got {shape_text(sessions.shape)}")
             entry.check_rows("x", rows.shape, len(sessions), single=False)
             return self._core.step(sessions, rows, checked_out(out), self._network._threads)
-        except (KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             raise_all("ModelPool.step", error, self._step_problems(ids, x))
 
     def _step_problems(self, ids: ArrayLike, x: ArrayLike) -> Iterator[Problem]:
