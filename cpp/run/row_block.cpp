@@ -547,12 +547,13 @@ class RowBlock {
            step % 2 * plan_.row_block * plan_of(node).state_stride;
   }
 
-  // Of a row in h_0 or h_n, which has `rows` rows a layer.
+  // Of a row in h_0 or h_n, which has `rows` rows a layer and only the layers that the call runs.
   std::size_t state_offset(const Node& node, std::size_t direction, std::size_t row,
                            std::size_t rows, const std::uint32_t* slots) const {
     const GruSizes& sizes = node.gru->sizes;
-    const bool traced = call_.trace_stride != 0;  // h_0 and h_n are those of the one layer
-    const std::size_t l = (traced ? 0 : node.gru_layer * sizes.num_directions) + direction;
+    const Node& first = network_.nodes[call_.first_node];
+    const std::size_t left_out = first.gru == node.gru ? first.gru_layer : 0;
+    const std::size_t l = (node.gru_layer - left_out) * sizes.num_directions + direction;
     const std::size_t b = order_[row];
     return (l * rows + (slots ? slots[b] : b)) * sizes.hidden_size;
   }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "gru_cases.hpp"
+#include "run/call.hpp"
 #include "system/parallel.hpp"
 
 using namespace fastgru;
@@ -187,6 +188,41 @@ TEST(no_time_steps) {
   for (const bool reset_after : {true, false})
     check_gru({3, 17, 1, 1, true, reset_after, Function::identity, Function::hard_sigmoid_02}, 0, 2,
               false);
+}
+
+// A trace runs one layer, whose states are all that h_0 and h_n have: also where there is no step.
+TEST(a_layer_of_a_stack_by_itself) {
+  for (const std::size_t directions : {1, 2}) {
+    const GruSizes sizes = default_gru(5, 19, 3, directions, true);
+    const std::size_t width = directions * sizes.hidden_size, B = 2;
+    for (const KernelTable* kernels : runnable()) {
+      const PackedGru packed = pack(TestGru(sizes).spec, kernels);
+      const PackedNetwork network = network_of(packed);
+      for (const std::size_t T : {0, 1, 4}) {
+        const Floats x = random_floats(T * B * width, 1.0f), h_0 = random_floats(B * width, 0.9f);
+        Floats y(T * B * width), h_n(h_0.size());
+        const GruStates states{h_0.data(), h_n.data()};
+        Call call;
+        call.T = T;
+        call.B = B;
+        call.width = width;
+        call.x = {x.data(), static_cast<std::ptrdiff_t>(B * width),
+                  static_cast<std::ptrdiff_t>(width)};
+        call.y = {y.data(), static_cast<std::ptrdiff_t>(B * width),
+                  static_cast<std::ptrdiff_t>(width)};
+        call.states = &states;
+        call.first_node = 2;
+        call.end_node = 3;
+        run(network, call);
+        check(T > 0 || same_bits(h_n, h_0), "no step leaves the states");
+        bool last = true;  // of the forward direction: h_n is the last step of y
+        for (std::size_t b = 0; T > 0 && b < B; ++b)
+          last &= same_bits(&h_n[b * sizes.hidden_size], &y[((T - 1) * B + b) * width],
+                            sizes.hidden_size);
+        check(last, "h_n is what the layer ends with");
+      }
+    }
+  }
 }
 
 TEST(bfloat16) { test_reduced_sizes(Precision::bfloat16); }
